@@ -1,0 +1,1 @@
+"""Streaming, out-of-core randomized solvers for data matrices that do not fit in memory."""

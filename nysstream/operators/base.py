@@ -1,0 +1,55 @@
+"""Linear operators on p-space: what solvers see of the data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
+
+Array = Any  # any array of the Python array API standard
+Precision = Literal["single", "double"]
+
+
+class LinearOperator(ABC):
+    """A square or rectangular linear map that multiplies blocks of vectors.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+        Dtype of the products.
+    psd : bool
+        Whether the operator is declared symmetric positive semidefinite. Solvers that need it
+        refuse an operator that does not declare it.
+    eps : float
+        Relative rounding error of one product in the default precision; sets the shift of a
+        sketch and where a residual can no longer be trusted.
+    passes : int
+        Reads of the underlying data made so far by this operator's products.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    psd: bool = False
+    eps: float = float(np.finfo(np.float64).eps)
+    passes: int = 0
+
+    @abstractmethod
+    def matmat(self, V: Array, *, precision: Precision | None = None) -> Array:
+        """Multiply a block of vectors ``(p, k)``.
+
+        ``precision="double"`` asks for products in float64 whatever the operator's default.
+        """
+
+    def __matmul__(self, V: Array) -> Array:
+        if V.ndim == 1:
+            return self.matmat(V[:, None])[:, 0]
+        return self.matmat(V)
+
+    def as_scipy(self) -> ScipyLinearOperator:
+        """View the operator as ``scipy.sparse.linalg.LinearOperator`` (symmetric ones only)."""
+        return ScipyLinearOperator(
+            self.shape, matvec=self.__matmul__, rmatvec=self.__matmul__, matmat=self.matmat, dtype=self.dtype
+        )
