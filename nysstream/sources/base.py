@@ -34,6 +34,8 @@ class RowSource(ABC):
     chunk_rows : int
         Rows per stored chunk: reading whole multiples of it decodes nothing twice. 1 where any
         run of rows is as cheap as any other.
+    chunk_start : int
+        First row at which a stored chunk begins (0 but for row ranges).
     vector : bool
         Whether the stored array has one dimension.
     sparse : bool
@@ -44,6 +46,7 @@ class RowSource(ABC):
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     chunk_rows: int = 1
+    chunk_start: int = 0
     vector: bool = False
     sparse: bool = False
 
@@ -56,6 +59,11 @@ class RowSource(ABC):
     def decode_bytes(self) -> int:
         """Bytes of scratch memory that one concurrent :meth:`read` needs beside its output."""
         return 0
+
+    @property
+    def row_bytes(self) -> float:
+        """Decoded bytes of a stored row (an average where rows differ)."""
+        return float(self.shape[1] * self.dtype.itemsize)
 
     @property
     def resident(self) -> bool:
@@ -109,6 +117,7 @@ class RowRange(RowSource):
         self.shape = (stop - start, source.shape[1])
         self.dtype = source.dtype
         self.chunk_rows = source.chunk_rows
+        self.chunk_start = (source.chunk_start - start) % source.chunk_rows
         self.vector = source.vector
         self.sparse = source.sparse
 
@@ -121,6 +130,11 @@ class RowRange(RowSource):
     def decode_bytes(self) -> int:
         """As the whole source."""
         return self.source.decode_bytes
+
+    @property
+    def row_bytes(self) -> float:
+        """As the whole source."""
+        return self.source.row_bytes
 
     @property
     def resident(self) -> bool:
