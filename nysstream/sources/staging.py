@@ -1,0 +1,104 @@
+"""Write a directory aside and move it into place whole, so that no reader sees half of one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from nysstream.errors import OutputExistsError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def refuse_existing(target: Path, *, overwrite: bool) -> None:
+    """Raise if a local target is taken, or if there is no directory to put it in.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        Where a file or directory is to be written.
+    overwrite : bool
+        Whether an existing target may be replaced.
+
+    Raises
+    ------
+    OutputExistsError
+        If the target exists and ``overwrite`` is false.
+    SourceError
+        If the directory that should hold the target does not exist.
+    """
+    if os.path.lexists(target) and not overwrite:
+        message = f"{target} exists: choose another path or pass overwrite=True"
+        raise OutputExistsError(message)
+    if not target.parent.is_dir():
+        message = f"cannot write {target}: {target.parent} is not a directory; create it first"
+        raise SourceError(message)
+
+
+@contextmanager
+def written_aside(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty directory beside ``target`` and rename it to ``target`` on success.
+
+    On any exception, interrupts included, the directory is removed and an existing target is left
+    as it was. A process that is killed outright leaves ``.<name>.partial-<random>`` behind, which
+    no reader looks at and which may be deleted.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        Where the finished directory goes.
+    overwrite : bool
+        Replace an existing target, at the very end and only on success.
+
+    Yields
+    ------
+    pathlib.Path
+        Directory to write into.
+
+    Raises
+    ------
+    OutputExistsError
+        If the target exists and ``overwrite`` is false, or if it appeared meanwhile.
+    SourceError
+        If the directory cannot be created or moved.
+    """
+    refuse_existing(target, overwrite=overwrite)
+    token = secrets.token_hex(4)
+    partial = target.with_name(f".{target.name}.partial-{token}")
+    try:
+        try:
+            partial.mkdir()
+        except OSError as error:
+            message = f"cannot write {target}: {error.strerror or error}"
+            raise SourceError(message) from error
+        yield partial
+        _publish(partial, target, target.with_name(f".{target.name}.replaced-{token}"), overwrite=overwrite)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _publish(partial: Path, target: Path, replaced: Path, *, overwrite: bool) -> None:
+    refuse_existing(target, overwrite=overwrite)
+    try:
+        # A directory cannot be renamed onto a full one, so an old target steps aside first.
+        with suppress(FileNotFoundError):
+            target.rename(replaced)
+        try:
+            partial.rename(target)
+        except BaseException:
+            if os.path.lexists(replaced):
+                replaced.rename(target)
+            raise
+    except OSError as error:
+        message = f"cannot move {partial.name} into place as {target}: {error.strerror or error}"
+        raise SourceError(message) from error
+    if replaced.is_dir() and not replaced.is_symlink():
+        shutil.rmtree(replaced, ignore_errors=True)
+    else:
+        replaced.unlink(missing_ok=True)
