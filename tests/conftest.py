@@ -1,0 +1,86 @@
+"""Fixtures and settings shared by all tests."""
+
+from __future__ import annotations
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, settings
+
+# A shared machine makes single examples slow for reasons that have nothing to do with the code.
+settings.register_profile(
+    "default", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+
+def pytest_collection_modifyitems(config, items):
+    """Report tests that need a CUDA device as not run where there is none."""
+    from nysstream.arrays import cuda_available
+
+    if cuda_available():
+        return
+    not_run = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(not_run)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Make a generator with a fixed seed."""
+    return np.random.default_rng(20261)
+
+
+@pytest.fixture
+def zarr_store(tmp_path):
+    """Write an array into a Zarr group and return the group's path; ``chunk_rows`` rows to a chunk."""
+    made = 0
+
+    def write(values, *, chunk_rows=64, name="x", **options):
+        nonlocal made
+        made += 1
+        path = tmp_path / f"store-{made}.zarr"
+        chunks = (min(chunk_rows, max(1, len(values))), *values.shape[1:])
+        zarr.open_group(path, mode="w").create_array(name, data=values, chunks=chunks, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def hdf5_file(tmp_path):
+    """Write an array into an HDF5 file and return its path; ``chunk_rows=None`` stores it contiguously."""
+    made = 0
+
+    def write(values, *, chunk_rows=64, name="x", **options):
+        nonlocal made
+        made += 1
+        path = tmp_path / f"file-{made}.h5"
+        if chunk_rows is not None:
+            options["chunks"] = (min(chunk_rows, max(1, len(values))), *values.shape[1:])
+        with h5py.File(path, "w") as file:
+            file.create_dataset(name, data=values, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def npy_file(tmp_path):
+    """Write an array as ``.npy`` and return its path."""
+    made = 0
+
+    def write(values, *, fortran=False):
+        nonlocal made
+        made += 1
+        path = tmp_path / f"array-{made}.npy"
+        np.save(path, np.asfortranarray(values) if fortran else values)
+        return path
+
+    return write
