@@ -3,7 +3,18 @@
 from nysstream.features.base import FeatureMap
 from nysstream.features.fourier import Fourier
 from nysstream.features.identity import Identity
+from nysstream.features.registry import FEATURES, from_json, parse, to_json
+from nysstream.features.relu import ReLU
+from nysstream.features.tensor_sketch import TensorSketch
 
-FEATURES: dict[str, type[FeatureMap]] = {"identity": Identity, "fourier": Fourier}
-
-__all__ = ["FEATURES", "FeatureMap", "Fourier", "Identity"]
+__all__ = [
+    "FEATURES",
+    "FeatureMap",
+    "Fourier",
+    "Identity",
+    "ReLU",
+    "TensorSketch",
+    "from_json",
+    "parse",
+    "to_json",
+]

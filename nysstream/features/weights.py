@@ -41,10 +41,11 @@ def generator(random_state: int, *key: int | str) -> np.random.Generator:
 def single(W: NDArray[np.float64]) -> NDArray[np.float32]:
     """Round weights to float32, so that single and double precision evaluate the same map.
 
-    Frequencies of heavy-tailed kernels may leave the range of float32; they are clipped to it.
+    Frequencies of heavy-tailed kernels may leave the range of float32; they are clipped to it, in
+    place, so that drawing needs no more memory than keeping both precisions.
     """
     largest = float(np.finfo(np.float32).max)
-    return np.clip(W, -largest, largest).astype(np.float32)
+    return np.clip(W, -largest, largest, out=W).astype(np.float32)
 
 
 def host_weights(settings: Hashable, n_inputs: int, draw: Callable[[int], HostWeights]) -> HostWeights:
