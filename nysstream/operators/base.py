@@ -43,6 +43,14 @@ class LinearOperator(ABC):
         ``precision="double"`` asks for products in float64 whatever the operator's default.
         """
 
+    def place(self, host: np.ndarray[Any, Any]) -> Array:
+        """Move a host array to the namespace and device where the operator multiplies."""
+        return host
+
+    def trace(self) -> float | None:
+        """Return the trace if it is known without a product, else None."""
+        return None
+
     def __matmul__(self, V: Array) -> Array:
         if V.ndim == 1:
             return self.matmat(V[:, None])[:, 0]
