@@ -118,8 +118,7 @@ def _entry(
     settings: Hashable, n_inputs: int, draw: Callable[[int], HostWeights]
 ) -> tuple[HostWeights, dict[Hashable, tuple[Array, ...]]]:
     with _lock:
-        # The class is part of the key: maps of different classes may hold equal settings.
-        key = (type(settings), settings, n_inputs)
+        key = (settings, n_inputs)
         if key in _kept:
             _kept.move_to_end(key)
         else:
