@@ -1,0 +1,157 @@
+"""Rows from a grid of chunks: which parts of which chunks, and where they go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from nysstream.sources.checking import assign
+from nysstream.sources.decoding import Step, decode
+from nysstream.sources.scratch import as_bytes, scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from nysstream.sources.files import OpenFile
+
+_PIECE_BYTES = 4 << 20
+
+
+class Piece(NamedTuple):
+    """The part of one chunk that a read wants.
+
+    Attributes
+    ----------
+    chunk : tuple of int
+        Place of the chunk in the grid.
+    inside : tuple of slice
+        Rows and columns wanted of the chunk.
+    target : tuple of slice
+        Where they go in the output.
+    """
+
+    chunk: tuple[int, int]
+    inside: tuple[slice, slice]
+    target: tuple[slice, slice]
+
+
+def pieces(rows: slice, columns: slice, chunk: tuple[int, int]) -> Iterator[Piece]:
+    """Enumerate the chunks that hold a rectangle of the matrix, row by row of the grid."""
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return
+    for i in range(rows.start // chunk[0], -(-rows.stop // chunk[0])):
+        row_inside, row_target = _overlap(i, rows, chunk[0])
+        for j in range(columns.start // chunk[1], -(-columns.stop // chunk[1])):
+            column_inside, column_target = _overlap(j, columns, chunk[1])
+            yield Piece((i, j), (row_inside, column_inside), (row_target, column_target))
+
+
+def _overlap(index: int, wanted: slice, size: int) -> tuple[slice, slice]:
+    origin = index * size
+    start, stop = max(wanted.start, origin), min(wanted.stop, origin + size)
+    return slice(start - origin, stop - origin), slice(start - wanted.start, stop - wanted.start)
+
+
+@dataclass(frozen=True)
+class ChunkLayout:
+    """How the bytes of one chunk become a block of the matrix.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows and columns of a chunk; chunks at the edge of the matrix are stored whole.
+    dtype : numpy.dtype
+        Stored dtype, with its byte order.
+    order : {"C", "F"}
+        Whether rows or columns are contiguous.
+    steps : tuple of Step
+        What undoes the codecs, in the order of decoding.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    order: Literal["C", "F"] = "C"
+    steps: tuple[Step, ...] = field(default=())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a decoded chunk."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    @property
+    def encoded_bound(self) -> int:
+        """Bytes of an encoded chunk at most, allowing for data that do not compress."""
+        return self.nbytes + self.nbytes // 64 + 1024 if self.steps else 0
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Scratch for decoding one chunk: its stored bytes, one copy per step, the decoded block."""
+        return self.encoded_bound + max(1, len(self.steps)) * (self.nbytes + 8)
+
+    def matches(self, target: NDArray[Any]) -> bool:
+        """Whether stored bytes can go to ``target`` unchanged."""
+        return target.dtype == self.dtype and target.flags.c_contiguous
+
+    def place(self, encoded: NDArray[np.uint8], inside: tuple[slice, slice], target: NDArray[Any]) -> None:
+        """Decode one chunk and copy the part wanted to ``target``.
+
+        A chunk wanted whole, of the target's dtype and order, is decoded in place.
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            If the bytes are corrupt.
+        """
+        whole = inside[0] == slice(0, self.shape[0]) and self._full_width(inside[1])
+        if whole and self.matches(target):
+            decode(self.steps, encoded, as_bytes(target))
+            return
+        if self.steps:
+            decoded = scratch("decoded", self.nbytes)
+            decode(self.steps, encoded, decoded)
+        elif encoded.nbytes == self.nbytes:
+            decoded = encoded
+        else:
+            message = f"{encoded.nbytes} bytes, not {self.nbytes}"
+            raise ValueError(message)
+        # A thread's buffer starts at an aligned address; a slice of a shard may not.
+        block = np.ndarray(self.shape, self.dtype, decoded, order=self.order)
+        assign(target, block[inside])
+
+    def place_from(
+        self, file: OpenFile, span: tuple[int, int], inside: tuple[slice, slice], target: NDArray[Any]
+    ) -> None:
+        """Read, decode and copy the part wanted of a chunk that lies at ``span`` of a file.
+
+        Of a chunk stored plainly only the rows wanted are read, straight into ``target`` where its
+        dtype and order allow.
+
+        Raises
+        ------
+        OSError, ValueError, RuntimeError
+            If the bytes cannot be read or are corrupt.
+        """
+        if self.steps or not self._full_width(inside[1]):
+            self.place(file.read(*span), inside, target)
+            return
+        if span[1] - span[0] != self.nbytes:
+            message = f"{span[1] - span[0]} bytes, not {self.nbytes}"
+            raise ValueError(message)
+        width = self.shape[1] * self.dtype.itemsize
+        start = span[0] + inside[0].start * width
+        if self.matches(target):
+            file.read_into(start, as_bytes(target))
+            return
+        step = max(1, _PIECE_BYTES // width)
+        for first in range(0, len(target), step):
+            part = target[first : first + step]
+            buffer = scratch("decoded", len(part) * width)
+            file.read_into(start + first * width, buffer)
+            assign(part, buffer.view(self.dtype).reshape(part.shape))
+
+    def _full_width(self, columns: slice) -> bool:
+        return self.order == "C" and columns == slice(0, self.shape[1])

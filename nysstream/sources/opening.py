@@ -1,0 +1,142 @@
+"""Open data by path or URL, or take them as an object."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, Protocol
+
+from nysstream.errors import InputError, SourceError
+from nysstream.sources.base import RowSource
+from nysstream.sources.locations import checked_location, local_path
+
+
+class SourceKind(Protocol):
+    """What a class of sources offers to be found by :func:`open` and :func:`as_source`.
+
+    A class that cannot be opened by location lacks ``accepts_url`` and ``open``.
+    """
+
+    @classmethod
+    def accepts(cls, obj: object) -> bool:
+        """Whether ``wrap`` serves ``obj``."""
+
+    @classmethod
+    def wrap(cls, obj: Any) -> RowSource:
+        """Make a source of an object."""
+
+
+def open(
+    url: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    rows: slice | None = None,
+    missing_chunks: Literal["warn", "error", "fill"] = "warn",
+    **options: Any,
+) -> RowSource:
+    """Open a matrix (or vector) that is stored in a file, a directory or an object store.
+
+    Parameters
+    ----------
+    url : str or path
+        A ``.npy`` file, an HDF5 file, a Zarr store, or the URL of a Zarr store (``file://``,
+        ``s3://``, ``gs://``, ``https://``, ...). Credentials belong in the environment.
+    name : str, optional
+        The array within the store, with its groups (``"train/X"``). May be left out where the store
+        holds exactly one matrix.
+    rows : slice, optional
+        Take this contiguous run of rows only.
+    missing_chunks : {"warn", "error", "fill"}
+        What to do about chunks that are absent and therefore read as the fill value. Ignored for a
+        store that publishes ``committed_rows``, where they are an error.
+    **options
+        For Zarr ``anonymous`` (open an object store without credentials), for HDF5
+        ``allow_external`` (follow external links, external storage and virtual datasets).
+
+    Returns
+    -------
+    RowSource
+        Of shape ``(n, p)``; a vector reads as ``(n, 1)``.
+
+    Raises
+    ------
+    InputError
+        If the array cannot be streamed (no numbers, more than two dimensions), an option is
+        unknown, or no array is named where there are several.
+    MissingChunksError
+        If chunks are absent that must not be.
+    SourceError
+        If the location, the array or its metadata cannot be read.
+
+    Notes
+    -----
+    Cost: metadata, and one look-up per chunk (a listing in object storage); no pass.
+    """
+    from nysstream.sources import SOURCES  # the registry names the classes, and re-exports this
+
+    location = checked_location(url)
+    for kind in SOURCES.values():
+        if hasattr(kind, "accepts_url") and kind.accepts_url(location):
+            try:
+                source: RowSource = kind.open(location, name, missing_chunks=missing_chunks, **options)
+            except TypeError as error:
+                if "unexpected keyword argument" not in str(error):
+                    raise
+                message = f"{location}: {kind.__name__} does not take all of the options {sorted(options)}"
+                raise InputError(message) from error
+            return source if rows is None else source.restrict(rows)
+    raise _unknown(location)
+
+
+def as_source(obj: Any) -> RowSource:
+    """Take an array-like object as a source of rows.
+
+    Parameters
+    ----------
+    obj : RowSource, ndarray, SciPy CSR matrix, zarr.Array, h5py.Dataset or dask.array.Array
+        Shape ``(n, p)`` or ``(n,)``. A memory-mapped array is read through its file.
+
+    Returns
+    -------
+    RowSource
+        ``obj`` itself where it is one.
+
+    Raises
+    ------
+    InputError
+        If there is no source for such objects, or the array cannot be streamed.
+    """
+    from nysstream.sources import SOURCES  # the registry names the classes, and re-exports this
+
+    if isinstance(obj, RowSource):
+        return obj
+    for kind in SOURCES.values():
+        if kind.accepts(obj):
+            wrapped: RowSource = kind.wrap(obj)
+            return wrapped
+    if isinstance(obj, (str, os.PathLike)):
+        message = f"{os.fspath(obj)!r} is a location, not an array; pass nysstream.open({os.fspath(obj)!r})"
+        raise InputError(message)
+    advice = "; pass one of its arrays" if type(obj).__name__ in ("Group", "File") else ""
+    if hasattr(obj, "to_numpy"):
+        advice = "; pass obj.to_numpy()"
+    message = (
+        f"{type(obj).__name__} cannot be streamed: pass a NumPy array, a SciPy CSR matrix, a Zarr array, "
+        f"an HDF5 dataset, a dask array or a RowSource{advice}"
+    )
+    raise InputError(message)
+
+
+def _unknown(location: str) -> SourceError:
+    path = local_path(location)
+    if path is None or os.path.isfile(path):
+        reason = "is no .npy file, HDF5 file or Zarr store; convert it with 'nysstream convert'"
+    elif os.path.isdir(path):
+        reason = "is a directory without Zarr metadata; check the path, or whether writing it was finished"
+    else:
+        reason = "does not exist; check the path"
+        try:
+            os.stat(path)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                reason = f"cannot be opened: {error.strerror}"
+    return SourceError(f"{location} {reason}")

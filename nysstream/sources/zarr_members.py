@@ -1,0 +1,121 @@
+"""Find an array in a Zarr store, and what the store says about its rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import zarr
+from zarr.errors import ContainsGroupError, NodeTypeValidationError
+
+from nysstream.errors import InputError, SourceError
+
+
+def find_array(store: Any, name: str | None, url: str) -> zarr.Array[Any]:
+    """Open the array ``name``, or the only matrix, of a store.
+
+    Consolidated metadata are not used: they go stale when a store grows.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Open for reading.
+    name : str or None
+        Path of the array in the store; ``""`` for an array at its root.
+    url : str
+        How messages call the store.
+
+    Raises
+    ------
+    InputError
+        If ``name`` is None and the store holds no matrix, or several.
+    SourceError
+        If there is no such array, or its metadata cannot be read.
+    """
+    node = _node(store, name, url)
+    if isinstance(node, zarr.Array):
+        return node
+    arrays = _arrays(node, url)
+    inside = f"{url}[{name}]" if name else url
+    found = ", ".join(f"{array.path} {array.shape}" for array in arrays) or "none"
+    if name is not None:
+        message = f"{inside} is a group, not an array; name one of its arrays: {found}"
+        raise InputError(message)
+    matrices = [array for array in arrays if array.ndim == 2] or arrays
+    if len(matrices) != 1:
+        message = f"{inside} does not hold exactly one matrix; name one of its arrays: {found}"
+        raise InputError(message)
+    return matrices[0]
+
+
+def committed_rows(array: zarr.Array[Any], name: str) -> int | None:
+    """Rows that a writer has published, in the attributes of the array or of the nearest group above.
+
+    Returns
+    -------
+    int or None
+        None where nothing is published.
+
+    Raises
+    ------
+    SourceError
+        If the number makes no sense for the array.
+    """
+    published: Any = array.attrs.get("committed_rows")
+    path = array.path
+    while published is None and path:
+        path = path.rpartition("/")[0]
+        try:
+            group = zarr.open_group(array.store, path=path, mode="r", use_consolidated=False)
+        except Exception:
+            continue  # Zarr does not require that the groups above an array exist
+        published = group.attrs.get("committed_rows")
+    if published is None:
+        return None
+    if not isinstance(published, int) or isinstance(published, bool) or not 0 <= published <= array.shape[0]:
+        message = (
+            f"{name} publishes committed_rows = {published!r} but has {array.shape[0]} rows; "
+            "the store is damaged, write it again"
+        )
+        raise SourceError(message)
+    return published
+
+
+def _node(store: Any, name: str | None, url: str) -> zarr.Array[Any] | zarr.Group:
+    where = f"{url}[{name}]" if name else url
+    try:
+        try:
+            return zarr.open_array(store, path=name or "", mode="r")
+        except (
+            FileNotFoundError,
+            KeyError,
+            ContainsGroupError,
+            NodeTypeValidationError,
+        ):
+            return zarr.open_group(store, path=name or "", mode="r", use_consolidated=False)
+    except FileNotFoundError as error:
+        if name:
+            message = f"{where} does not exist; {_listing(store, url)}"
+        else:
+            message = f"{url} holds no Zarr array or group; check the path"
+        raise SourceError(message) from error
+    except Exception as error:  # each back end, and each kind of damage, has errors of its own
+        message = f"{where} cannot be opened: {type(error).__name__}: {error}"
+        raise SourceError(message) from error
+
+
+def _listing(store: Any, url: str) -> str:
+    try:
+        root = zarr.open_group(store, mode="r", use_consolidated=False)
+        names = [array.path for array in _arrays(root, url)]
+    except Exception:
+        return "check the name"
+    return f"its arrays are: {', '.join(names) or 'none'}"
+
+
+def _arrays(group: zarr.Group, url: str) -> list[zarr.Array[Any]]:
+    try:
+        members = [member for _, member in group.members(max_depth=None)]
+    except Exception as error:  # stores that cannot list say so in many ways
+        message = f"the arrays of {url} cannot be listed ({type(error).__name__}: {error}); name one"
+        raise SourceError(message) from error
+    return sorted((m for m in members if isinstance(m, zarr.Array)), key=lambda array: array.path)

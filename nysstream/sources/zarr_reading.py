@@ -1,0 +1,215 @@
+"""Read the chunks of one open Zarr array: decoded here where the layout is known, else by Zarr."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nysstream.errors import MissingChunksError, SourceError
+from nysstream.sources.checking import assign
+from nysstream.sources.chunks import ChunkLayout, Piece, pieces
+from nysstream.sources.scratch import scratch
+from nysstream.sources.zarr_layout import array_layout
+from nysstream.sources.zarr_store import FileBlob, LocalBlobs, blobs_of, read_into
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import zarr
+    from numpy.typing import NDArray
+
+    from nysstream.sources.zarr_layout import ShardLayout
+    from nysstream.sources.zarr_store import PartialBlob, WholeBlob
+
+    Absent = Callable[[Piece, tuple[int, int] | None], None]
+
+_RUN_BYTES = 8 << 20
+_PIECE_BYTES = 4 << 20
+
+
+class ZarrReader:
+    """The chunks of one open array.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        Of one or two dimensions.
+    name : str
+        How messages call it.
+    absent : callable
+        Told of each absent chunk met while reading, and for a shard of the inner chunk; may raise
+        ``MissingChunksError``.
+    """
+
+    def __init__(self, array: zarr.Array[Any], name: str, absent: Absent) -> None:
+        self._array, self._name, self._absent = array, name, absent
+        self._vector = array.ndim == 1
+        self._n_columns = 1 if self._vector else int(array.shape[1])
+        self._dtype = np.dtype(array.dtype)
+        self._blobs = blobs_of(array)
+        self.layout = array_layout(array)
+        self.fill = np.asarray(0 if array.fill_value is None else array.fill_value, self._dtype)
+
+    @property
+    def decode_bytes(self) -> int:
+        """The stored bytes of a chunk (or of neighbours within a shard) and its decoded block."""
+        layout = self.layout
+        if layout.chunk is None:
+            width = -(-self._n_columns // layout.shape[1]) * layout.shape[1]
+            return 3 * layout.shape[0] * width * self._dtype.itemsize
+        if layout.shard is None:
+            return max(_PIECE_BYTES, layout.chunk.scratch_bytes)
+        return layout.chunk.scratch_bytes + max(_RUN_BYTES, layout.chunk.nbytes)
+
+    def read(self, rows: slice, out: NDArray[Any]) -> None:
+        """Fill ``out`` with a run of rows.
+
+        Raises
+        ------
+        MissingChunksError
+            From ``absent``.
+        SourceError
+            If a chunk cannot be read or decoded.
+        """
+        chunk, shard = self.layout.chunk, self.layout.shard
+        if chunk is None:
+            self._read_by_zarr(rows, out)
+            return
+        wanted = list(pieces(rows, slice(0, self._n_columns), self.layout.shape))
+        keys = (self.key(piece) for piece in wanted)
+        whole, parts = (self._blobs.get(keys), None) if shard is None else (None, self._blobs.ranged(keys))
+        for piece in wanted:
+            target = out[piece.target]
+            try:
+                if whole is not None:
+                    self._read_chunk(next(whole), chunk, piece, target)
+                elif shard is not None and parts is not None:
+                    self._read_shard(next(parts), shard, chunk, piece, target)
+            except MissingChunksError:
+                raise
+            except Exception as error:  # stores and codecs have errors of their own
+                raise self.unreadable(piece, error) from error
+
+    def key(self, piece: Piece) -> str:
+        """Name of the chunk (or shard) in the store."""
+        return str(self._array.metadata.encode_chunk_key(piece.chunk[:1] if self._vector else piece.chunk))
+
+    def rows_of(self, piece: Piece) -> str:
+        """Name the rows of a chunk."""
+        start = piece.chunk[0] * self.layout.shape[0]
+        return f"rows {start}:{min(start + self.layout.shape[0], self._array.shape[0])}"
+
+    def unreadable(self, piece: Piece, error: Exception) -> SourceError:
+        """Say which chunk could not be read, and why."""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        message = (
+            f"{self._name}: chunk {self.key(piece)} ({self.rows_of(piece)}) cannot be read: "
+            f"{reason or type(error).__name__}; restore it from its origin or leave its rows out with rows="
+        )
+        return SourceError(message)
+
+    def lookups(self, n_rows: int) -> Iterator[tuple[Piece, tuple[int, int] | None, bool]]:
+        """Tell of each chunk, and of each inner chunk of a local shard, whether it is there.
+
+        Raises
+        ------
+        SourceError
+            If the store cannot be listed, or the index of a shard is corrupt.
+        """
+        grid = (slice(0, n_rows), slice(0, self._n_columns), self.layout.shape)
+        found = self._blobs.present(self.key(piece) for piece in pieces(*grid))
+        for piece in pieces(*grid):
+            try:
+                there = next(found)
+                present = self._inner_presence(piece, there=there)
+            except Exception as error:  # stores have errors of their own
+                raise self.unreadable(piece, error) from error
+            if present is None or self.layout.chunk is None:
+                yield piece, None, there
+                continue
+            for inner in pieces(*piece.inside, self.layout.chunk.shape):
+                yield piece, inner.chunk, bool(present[inner.chunk])
+
+    def _inner_presence(self, piece: Piece, *, there: bool) -> NDArray[np.bool_] | None:
+        shard = self.layout.shard
+        if shard is None or not isinstance(self._blobs, LocalBlobs):
+            return None
+        if not there:
+            return np.zeros(shard.grid, np.bool_)
+        (present,) = (
+            shard.parse(blob.edge(shard.index_bytes, at_start=shard.at_start))[1]
+            for blob in self._blobs.get([self.key(piece)])
+            if blob is not None
+        )
+        return present
+
+    def _read_chunk(
+        self, blob: WholeBlob | None, chunk: ChunkLayout, piece: Piece, target: NDArray[Any]
+    ) -> None:
+        if blob is None:
+            self._absent(piece, None)
+            target[...] = self.fill
+        elif isinstance(blob, FileBlob):
+            chunk.place_from(blob, (0, blob.size), piece.inside, target)
+        else:
+            chunk.place(blob.whole(), piece.inside, target)
+
+    def _read_shard(
+        self,
+        blob: PartialBlob | None,
+        shard: ShardLayout,
+        chunk: ChunkLayout,
+        piece: Piece,
+        target: NDArray[Any],
+    ) -> None:
+        index = None if blob is None else blob.edge(shard.index_bytes, at_start=shard.at_start)
+        if blob is None or index is None:
+            self._absent(piece, None)
+            target[...] = self.fill
+            return
+        spans, present = shard.parse(index)
+        stored: list[tuple[int, int, Piece]] = []
+        for inner in pieces(*piece.inside, chunk.shape):
+            if present[inner.chunk]:
+                start, length = spans[inner.chunk].tolist()
+                stored.append((start, start + length, inner))
+            else:
+                self._absent(piece, inner.chunk)
+                target[inner.target] = self.fill
+        stored.sort(key=lambda entry: entry[0])
+        runs = list(_runs(stored))
+        for run, data in zip(runs, blob.reads([(run[0][0], run[-1][1]) for run in runs]), strict=True):
+            origin = run[0][0]
+            for start, stop, inner in run:
+                chunk.place(data[start - origin : stop - origin], inner.inside, target[inner.target])
+
+    def _read_by_zarr(self, rows: slice, out: NDArray[Any]) -> None:
+        """Read by Zarr's own call, one row of its chunk grid at a time to bound the memory."""
+        height = self.layout.shape[0]
+        stored = self._dtype
+        for start in range(rows.start - rows.start % height, rows.stop, height):
+            part = slice(max(start, rows.start), min(start + height, rows.stop))
+            target = out[part.start - rows.start : part.stop - rows.start]
+            direct = out.dtype == stored and target.flags.c_contiguous
+            values = target if direct else scratch("decoded", target.size * stored.itemsize).view(stored)
+            values = values.reshape(target.shape[:1] if self._vector else target.shape)
+            try:
+                read_into(self._array, part, values)
+            except Exception as error:  # stores and codecs have errors of their own
+                piece = next(pieces(part, slice(0, self._n_columns), self.layout.shape))
+                raise self.unreadable(piece, error) from error
+            if not direct:
+                assign(target, values.reshape(target.shape))
+
+
+def _runs(stored: list[tuple[int, int, Piece]]) -> Iterator[list[tuple[int, int, Piece]]]:
+    """Group inner chunks that lie next to each other in a shard into reads of a few megabytes."""
+    run: list[tuple[int, int, Piece]] = []
+    for entry in stored:
+        if run and (entry[0] != run[-1][1] or entry[1] - run[0][0] > _RUN_BYTES):
+            yield run
+            run = []
+        run.append(entry)
+    if run:
+        yield run
