@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
-from urllib.parse import urlsplit
 
 import numpy as np
 import zarr
@@ -18,6 +17,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 from zarr.core.sync import sync
 
 from nysstream.errors import InputError, NysstreamError, OutputExistsError, SourceError
+from nysstream.sources.locations import checked_location, local_path
 from nysstream.sources.staging import refuse_existing, written_aside
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ class RowWriter(AbstractContextManager["RowWriter"]):
 
     Notes
     -----
-    Cost: at most six chunks of every array are in memory. Empty chunks are stored, so that an
-    absent chunk is always an error.
+    Cost: at most five chunks of every array in memory and four encoded ones. Empty chunks are
+    stored, so that an absent chunk is always an error.
 
     Examples
     --------
@@ -235,8 +235,9 @@ class RowWriter(AbstractContextManager["RowWriter"]):
                 if not self._overwrite and sync(self._place.exists("zarr.json")):
                     message = f"{self.name} exists: choose another place or pass overwrite=True"
                     raise OutputExistsError(message)
-            # Chunks are written one a task by threads of our own: once they are idle nothing writes
-            # any more, so that removing a partial directory cannot race with a chunk on its way.
+            # All writing is done by threads of our own, a chunk a task, which finish what they began
+            # when the main thread is interrupted: removing a partial directory then cannot race with
+            # a chunk that is still on its way in Zarr's event loop.
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="nysstream-write")
             stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
             self._pending: deque[tuple[Future[None], Buffers]] = deque()
@@ -252,7 +253,7 @@ class RowWriter(AbstractContextManager["RowWriter"]):
 
     def _flush(self) -> None:
         start = self.rows_appended - self._filled
-        self._reserve(self.rows_appended)
+        self._pool.submit(self._reserve, self.rows_appended).result()
         future = self._pool.submit(self._write, self._slot, start, self._filled)
         self._pending.append((future, self._slot))
         self._filled = 0
@@ -310,11 +311,13 @@ class RowWriter(AbstractContextManager["RowWriter"]):
             raise InputError(message)
         if not self._arrays and self._fit_chunk:
             self.chunk_rows = max(1, self._filled)
-        self._reserve(self.rows_appended)
-        if self._filled:
-            self._write(self._slot, self.rows_appended - self._filled, self._filled)
+        if self._filled or not self._arrays:
+            self._flush()
         while self._pending:
             self._pending.popleft()[0].result()
+        self._pool.submit(self._commit).result()
+
+    def _commit(self) -> None:
         with self._clear_errors("metadata"):
             if self._capacity != self.rows_appended:
                 self._resize(self.rows_appended)
@@ -360,22 +363,18 @@ def locate(target: str | os.PathLike[str] | Store) -> tuple[str, Path | Store]:
     """Find what to call a target in messages, and its local path or store."""
     if isinstance(target, Store):
         return type(target).__name__, target
-    text = os.fspath(target)
-    parts = urlsplit(text)
-    if "://" not in text:
-        return text, Path(text)
-    if parts.scheme == "file":
-        return parts.path, Path(parts.path)
-    # Credentials may be written into a URL; they must not reach a message.
-    name = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    text = checked_location(target)
+    path = local_path(text)
+    if path is not None:
+        return path, Path(path)
     try:
         from obstore.store import from_url
         from zarr.storage import ObjectStore
     except ImportError:
         from zarr.storage import FsspecStore
 
-        return name, FsspecStore.from_url(text)
-    return name, ObjectStore(from_url(text))
+        return text, FsspecStore.from_url(text)
+    return text, ObjectStore(from_url(text))
 
 
 def check_target(target: str | os.PathLike[str] | Store, *, overwrite: bool) -> None:

@@ -1,0 +1,151 @@
+"""Open anything that holds rows to be read once, from first to last."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nysstream.errors import InputError
+from nysstream.sources import opening
+from nysstream.sources.base import RowSource
+from nysstream.sources.libsvm import LIBSVM
+from nysstream.sources.stream import RowStream
+from nysstream.sources.tables import CSV, Parquet
+from nysstream.sources.writing import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from nysstream.sources.stream import Blocks
+
+TABLES: dict[str, type[CSV | Parquet]] = {"csv": CSV, "parquet": Parquet}
+FORMATS: dict[str, type[CSV | Parquet | LIBSVM]] = {**TABLES, "libsvm": LIBSVM}
+
+
+class SourceStream(RowStream):
+    """The rows of up to three sources of equal length, in order.
+
+    Parameters
+    ----------
+    x : RowSource
+        The matrix.
+    y, weight : RowSource, optional
+        Targets and row weights.
+    """
+
+    def __init__(self, x: RowSource, y: RowSource | None = None, weight: RowSource | None = None) -> None:
+        self.sources = {
+            name: source for name, source in (("x", x), ("y", y), ("weight", weight)) if source is not None
+        }
+        self.name = x.name
+        self.n_rows = x.shape[0]
+        self.chunk_rows = x.chunk_rows
+        self.scratch_bytes = sum(source.decode_bytes for source in self.sources.values())
+        for name, source in self.sources.items():
+            if source.shape[0] != self.n_rows:
+                message = (
+                    f"{source.name} has {source.shape[0]} rows as {name}, but {x.name} has {self.n_rows}"
+                )
+                raise InputError(message)
+        self.layouts = {
+            name: Layout(
+                source.shape[1],
+                np.dtype(np.uint8) if source.dtype == np.bool_ else source.dtype,
+                vector=source.vector,
+            )
+            for name, source in self.sources.items()
+        }
+
+    def blocks(self, block_rows: int) -> Iterator[Blocks]:
+        """Yield runs of rows; dense buffers are reused."""
+        n_rows = self.n_rows or 0
+        buffers = {
+            name: np.empty((min(block_rows, n_rows), layout.n_columns), layout.dtype)
+            for name, layout in self.layouts.items()
+            if not self.sources[name].sparse
+        }
+        for start in range(0, n_rows, block_rows):
+            rows = slice(start, min(n_rows, start + block_rows))
+            block: Blocks = {}
+            for name, source in self.sources.items():
+                buffer = buffers[name][: rows.stop - rows.start] if name in buffers else None
+                read = source.read(rows, buffer)
+                dense = read if isinstance(read, np.ndarray) else read.toarray()
+                block[name] = dense[:, 0] if self.layouts[name].vector else dense
+            yield block
+
+
+def open_stream(
+    source: Any,
+    *,
+    name: str | None = None,
+    target: Any = None,
+    weight: Any = None,
+    columns: Sequence[str] | None = None,
+    format: str | None = None,
+    **options: Any,
+) -> RowStream:
+    """Open anything that :func:`convert` takes; parameters as there."""
+    if isinstance(source, RowStream):
+        return source
+    kind = _format(source, format) if isinstance(source, str | os.PathLike) else None
+    if kind in TABLES:
+        _refuse(source, f"a {kind} table has columns, not named arrays", name=name)
+        return TABLES[kind](source, columns=columns, target=target, weight=weight, **options)
+    _refuse(source, "only CSV and Parquet have named columns", columns=columns)
+    if kind == "libsvm":
+        _refuse(source, "labels are the target of LIBSVM text", name=name, target=target, weight=weight)
+        return LIBSVM(source, **options)
+    sources = {
+        "x": _row_source(source, name, options),
+        "y": _companion(source, target, options),
+        "weight": _companion(source, weight, options),
+    }
+    return SourceStream(**{key: found for key, found in sources.items() if found is not None})
+
+
+def _row_source(source: Any, name: str | None, options: dict[str, Any]) -> RowSource:
+    if isinstance(source, RowSource):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return opening.open(source, name, **options)
+    _refuse("an array", "only files have named arrays and options", name=name, **options)
+    return opening.as_source(source)
+
+
+def _companion(source: Any, companion: Any, options: dict[str, Any]) -> RowSource | None:
+    if companion is None:
+        return None
+    if not isinstance(companion, str):
+        return _row_source(companion, None, {})
+    if not isinstance(source, str | os.PathLike):
+        message = f"{companion!r} names an array, but the source is not a file: pass the array itself"
+        raise InputError(message)
+    return _row_source(source, companion, options)
+
+
+def _format(path: str | os.PathLike[str], format: str | None) -> str | None:
+    """Tell a file format with a sequential reader by suffix, or by those of a directory's files."""
+    if format is not None:
+        if format not in FORMATS:
+            message = f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}"
+            raise InputError(message)
+        return format
+    place = Path(path)
+    names = [os.fspath(path).lower()]
+    if place.is_dir() and not any((place / mark).exists() for mark in ("zarr.json", ".zarray", ".zgroup")):
+        names += [file.name.lower() for file in place.rglob("*") if not file.name.startswith((".", "_"))]
+    for kind, reader in FORMATS.items():
+        if any(name.endswith(reader.suffixes) for name in names):
+            return kind
+    return None
+
+
+def _refuse(source: Any, why: str, **settings: Any) -> None:
+    given = [f"{key}=" for key, value in settings.items() if value is not None]
+    if given:
+        message = f"{source}: {', '.join(given)} cannot be used here: {why}"
+        raise InputError(message)
