@@ -10,6 +10,7 @@ from nysstream.sketching.preconditioner import (
     Preconditioner,
 )
 from nysstream.sketching.random_matrices import as_seed, gaussian, orthonormal, probe_seed, rademacher
+from nysstream.sketching.spectrum import Preconditioned, SpectralDensity, spectral_density
 
 __all__ = [
     "Certificate",
@@ -19,12 +20,15 @@ __all__ = [
     "Inverse",
     "Nystrom",
     "NystromPreconditioner",
+    "Preconditioned",
     "Preconditioner",
     "Sketch",
+    "SpectralDensity",
     "as_seed",
     "gaussian",
     "nystrom",
     "orthonormal",
     "probe_seed",
     "rademacher",
+    "spectral_density",
 ]

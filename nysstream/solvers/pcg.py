@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nysstream.arrays import like, namespace, to_host
+from nysstream.arrays import like, namespace
 from nysstream.errors import InputError
 from nysstream.solvers.base import Result, Solver, Status, solve
+from nysstream.solvers.columns import dots, norms, put, replaced, row, take
 from nysstream.solvers.linear_system import LinearSystem, as_block
+from nysstream.solvers.pcg_state import ACTIVE, BREAKDOWN, CONVERGED, STALLED, PCGState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,60 +21,8 @@ if TYPE_CHECKING:
 
 Array = Any  # any array of the Python array API standard
 
-# Fate of a column.
-_ACTIVE, _CONVERGED, _STALLED, _BREAKDOWN = range(4)
-
 # A recursive residual is trusted while it differs from the true one by less than this fraction.
 _DRIFT = 0.1
-
-
-@dataclass(frozen=True, eq=False)
-class PCGState:
-    """Where a solve of k systems stands, a of them unfinished.
-
-    Attributes
-    ----------
-    best : array, shape (p, k)
-        The iterate of smallest true residual seen in each column.
-    best_norm, rhs_norm : ndarray, shape (k,)
-        Norms of those residuals, and of the right-hand sides.
-    fate : ndarray of int, shape (k,)
-        Active, converged, stalled or broken down.
-    iterations : ndarray of int, shape (k,)
-    columns : ndarray of int, shape (a,)
-        Positions of the unfinished columns among the k; the fields below hold only these.
-    iterate, residual, direction : array, shape (p, a)
-        The residual follows from the recursion.
-    rho : ndarray, shape (a,)
-        Inner products of residual and preconditioned residual.
-    norm : ndarray, shape (a,)
-        Norms of the residuals, the true ones where they are known.
-    restart_norm : ndarray, shape (a,)
-        Norms of the true residuals at the last restart, infinite before the first.
-    parked : ndarray of bool, shape (a,)
-        Columns that claim convergence, or lost their way, and rest until their true residuals
-        are known.
-    fresh : ndarray of bool, shape (a,)
-        Columns whose true residual at ``iterate`` is known.
-    since_check : int
-        Steps since all true residuals were known.
-    """
-
-    best: Array
-    best_norm: NDArray[np.float64]
-    rhs_norm: NDArray[np.float64]
-    fate: NDArray[np.int8]
-    iterations: NDArray[np.int64]
-    columns: NDArray[np.intp]
-    iterate: Array
-    residual: Array
-    direction: Array
-    rho: NDArray[np.float64]
-    norm: NDArray[np.float64]
-    restart_norm: NDArray[np.float64]
-    parked: NDArray[np.bool_]
-    fresh: NDArray[np.bool_]
-    since_check: int
 
 
 @dataclass(frozen=True)
@@ -131,7 +81,7 @@ class PCG(Solver[LinearSystem, PCGState]):
         """Start at zero for no pass, or elsewhere for one."""
         B = problem.rhs
         xp = namespace(B)
-        rhs_norm = _norms(B)
+        rhs_norm = norms(B)
         if start is None:
             X, R, norm = xp.zeros_like(B), B, rhs_norm
         else:
@@ -139,13 +89,15 @@ class PCG(Solver[LinearSystem, PCGState]):
             # Zero solves a zero right-hand side exactly, whatever the start.
             X = start * like(B, (rhs_norm > 0).astype(np.float64)[None, :])
             R = problem.true_residual(X)
-            norm = np.where(rhs_norm > 0, _norms(R), 0.0)
+            norm = np.where(rhs_norm > 0, norms(R), 0.0)
         k = B.shape[1]
+        converged = norm <= self._threshold(rhs_norm)
         state = PCGState(
             best=X,
-            best_norm=norm,
+            # Residuals rise at first while the error falls, so a start is no rival to what follows.
+            best_norm=np.where(converged, norm, np.inf),
             rhs_norm=rhs_norm,
-            fate=np.where(norm <= self._threshold(rhs_norm), _CONVERGED, _ACTIVE).astype(np.int8),
+            fate=np.where(converged, CONVERGED, ACTIVE).astype(np.int8),
             iterations=np.zeros(k, np.int64),
             columns=np.arange(k),
             iterate=X,
@@ -158,30 +110,31 @@ class PCG(Solver[LinearSystem, PCGState]):
             fresh=np.ones(k, np.bool_),
             since_check=0,
         )
-        state = _drop_finished(state)
-        return _drop_finished(self._restart(problem, state, np.arange(state.columns.size), state.residual))
+        state = state.drop_finished()
+        return self._restart(problem, state, np.arange(state.columns.size), state.residual).drop_finished()
 
     def step(self, problem: LinearSystem, state: PCGState) -> PCGState:
         """Advance the running columns and verify those that are due, in one pass."""
         due = np.flatnonzero(self._due(problem, state))
         moving = np.setdiff1d(np.flatnonzero(~state.parked), due)
-        D, X = _take(state.direction, moving), _take(state.iterate, due)
+        D, X = take(state.direction, moving), take(state.iterate, due)
         if problem.residual is None:
             block = namespace(D).concat([D, X], axis=1) if due.size else D
             product = problem.operator.matmat(block, precision="double" if due.size else None)
             Q, AX = product[:, : moving.size], product[:, moving.size :]
             columns = state.columns[due]
-            true = _take(problem.rhs, columns) - AX - _row(X, problem.shifts[columns]) * X
+            true = take(problem.rhs, columns) - AX - row(X, problem.shifts[columns]) * X
         elif due.size:  # then none is moving
-            Q, true = D, _take(problem.true_residual(_assemble(state)), state.columns[due])
+            Q, true = D, take(problem.true_residual(state.assemble()), state.columns[due])
         else:
             Q, true = problem.operator.matmat(D), X
         state = replace(state, since_check=state.since_check + 1)
-        if moving.size:
-            state = self._advance(problem, state, moving, D, Q)
-        if due.size:
-            state = self._verify(problem, state, due, true)
-        return _drop_finished(state)
+        with np.errstate(over="ignore", invalid="ignore"):  # overflow ends as a breakdown
+            if moving.size:
+                state = self._advance(problem, state, moving, D, Q)
+            if due.size:
+                state = self._verify(problem, state, due, true)
+        return state.drop_finished()
 
     def check(self, problem: LinearSystem, state: PCGState) -> Status | None:
         """Stop when no column is active, at the worst fate among them, or at the limit."""
@@ -189,17 +142,17 @@ class PCG(Solver[LinearSystem, PCGState]):
             limit = 10 * problem.rhs.shape[0] if self.max_iterations is None else self.max_iterations
             return Status.MAX_ITERATIONS if state.iterations[state.columns].max() >= limit else None
         worst = int(state.fate.max())
-        return {_CONVERGED: Status.CONVERGED, _STALLED: Status.STALLED, _BREAKDOWN: Status.BREAKDOWN}[worst]
+        return {CONVERGED: Status.CONVERGED, STALLED: Status.STALLED, BREAKDOWN: Status.BREAKDOWN}[worst]
 
     def value(self, problem: LinearSystem, state: PCGState) -> Array:  # noqa: ARG002
-        """Return each column's iterate of smallest true residual, or a later one that seems better."""
+        """Return each column's iterate of smallest true residual, or a later one of smaller residual."""
         newer = ~state.fresh & (state.norm < state.best_norm[state.columns])
-        return _put(state.best, state.columns[newer], _take(state.iterate, np.flatnonzero(newer)))
+        return put(state.best, state.columns[newer], take(state.iterate, np.flatnonzero(newer)))
 
     def report(self, problem: LinearSystem, state: PCGState) -> dict[str, Any]:  # noqa: ARG002
         """Measure residuals relative to the right-hand sides, and whether all are true ones."""
         norm = state.best_norm.copy()
-        norm[state.columns] = np.where(state.fresh, norm[state.columns], state.norm)
+        norm[state.columns] = np.fmin(norm[state.columns], state.norm)
         relative = np.divide(norm, state.rhs_norm, out=norm.copy(), where=state.rhs_norm > 0)
         return {
             "iterations": int(state.iterations.max()),
@@ -220,9 +173,9 @@ class PCG(Solver[LinearSystem, PCGState]):
         """Learn the true residual of every unfinished column; the recursions are left as they are."""
         if state.fresh.all():
             return state
-        norm = _norms(_take(problem.true_residual(_assemble(state)), state.columns))
+        norm = norms(take(problem.true_residual(state.assemble()), state.columns))
         state = self._note(state, np.arange(state.columns.size), norm)
-        return _drop_finished(state)
+        return state.drop_finished()
 
     def _threshold(self, rhs_norm: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.maximum(self.rtol * rhs_norm, self.atol)
@@ -241,71 +194,71 @@ class PCG(Solver[LinearSystem, PCGState]):
         """Take one iteration of conjugate gradients in the moving columns, given Q = A D."""
         columns = state.columns[moving]
         shifts = problem.shifts[columns]
-        Q = Q + _row(D, shifts) * D
-        curvature = _dots(D, Q)
+        Q = Q + row(D, shifts) * D
+        curvature = dots(D, Q)
         forward = curvature > 0
         rho = state.rho[moving]
         alpha = np.divide(rho, curvature, out=np.zeros_like(rho), where=forward)
-        X = _take(state.iterate, moving) + _row(D, alpha) * D
-        R = _take(state.residual, moving) - _row(Q, alpha) * Q
-        norm = _norms(R)
+        X = take(state.iterate, moving) + row(D, alpha) * D
+        R = take(state.residual, moving) - row(Q, alpha) * Q
+        norm = norms(R)
         Z = problem.precondition.take(columns).inverse(R, shifts)
-        new_rho = _dots(R, Z)
+        new_rho = dots(R, Z)
         beta = np.divide(new_rho, rho, out=np.zeros_like(rho), where=rho > 0)
         # Curvature of no sign within rounding may come from rounding: look at the true residual.
-        rounding = 10 * problem.operator.eps * _norms(D) * _norms(Q)
+        rounding = 10 * problem.operator.eps * norms(D) * norms(Q)
         lost = ~forward & (curvature >= -rounding)
         broken = ~(forward | lost) | ~((new_rho > 0) | (norm == 0)) | ~np.isfinite(new_rho)
         threshold = self._threshold(state.rhs_norm[columns])
         iterations, fate = state.iterations.copy(), state.fate.copy()
         iterations[columns] += 1
-        fate[columns[broken]] = _BREAKDOWN
+        fate[columns[broken]] = BREAKDOWN
         return replace(
             state,
             iterations=iterations,
             fate=fate,
-            iterate=_put(state.iterate, moving, X),
-            residual=_put(state.residual, moving, R),
-            direction=_put(state.direction, moving, Z + _row(D, beta) * D),
-            rho=_with(state.rho, moving, new_rho),
-            norm=_with(state.norm, moving, norm),
-            parked=_with(state.parked, moving, (norm <= threshold) | lost | broken),
-            fresh=_with(state.fresh, moving, False),
+            iterate=put(state.iterate, moving, X),
+            residual=put(state.residual, moving, R),
+            direction=put(state.direction, moving, Z + row(D, beta) * D),
+            rho=replaced(state.rho, moving, new_rho),
+            norm=replaced(state.norm, moving, norm),
+            parked=replaced(state.parked, moving, (norm <= threshold) | lost | broken),
+            fresh=replaced(state.fresh, moving, False),
         )
 
     def _verify(self, problem: LinearSystem, state: PCGState, due: NDArray[np.intp], true: Array) -> PCGState:
         """Settle the due columns by their true residuals: finish, go on, or restart."""
         columns = state.columns[due]
-        norm = _norms(true)
-        drift = _norms(true - _take(state.residual, due))
+        norm = norms(true)
+        drift = norms(true - take(state.residual, due))
         lost = state.parked[due] & (state.norm[due] > self._threshold(state.rhs_norm[columns]))
         state = self._note(state, due, norm)
-        restart = (state.fate[columns] == _ACTIVE) & ((drift > _DRIFT * norm) | lost)
+        restart = (state.fate[columns] == ACTIVE) & ((drift > _DRIFT * norm) | lost)
         stalled = restart & (norm > state.restart_norm[due] / 2)
         restart &= ~stalled
         fate = state.fate.copy()
-        fate[columns[stalled]] = _STALLED
+        fate[columns[stalled]] = STALLED
         state = replace(
             state,
             fate=fate,
-            parked=_with(state.parked, due, False),
+            parked=replaced(state.parked, due, False),
             since_check=0 if due.size == state.columns.size else state.since_check,
         )
-        return self._restart(problem, state, due[restart], _take(true, np.flatnonzero(restart)))
+        return self._restart(problem, state, due[restart], take(true, np.flatnonzero(restart)))
 
     def _note(self, state: PCGState, due: NDArray[np.intp], norm: NDArray[np.float64]) -> PCGState:
         """Note true residual norms: keep better iterates, and mark the columns that converged."""
         columns = state.columns[due]
         better = norm < state.best_norm[columns]
         fate = state.fate.copy()
-        fate[columns[norm <= self._threshold(state.rhs_norm[columns])]] = _CONVERGED
+        fate[columns[norm <= self._threshold(state.rhs_norm[columns])]] = CONVERGED
         return replace(
             state,
-            best=_put(state.best, columns[better], _take(state.iterate, due[better])),
-            best_norm=_with(state.best_norm, columns[better], norm[better]),
+            best=put(state.best, columns[better], take(state.iterate, due[better])),
+            best_norm=replaced(state.best_norm, columns[better], norm[better]),
             fate=fate,
-            norm=_with(state.norm, due, norm),
-            fresh=_with(state.fresh, due, True),
+            norm=replaced(state.norm, due, norm),
+            fresh=replaced(state.fresh, due, True),
         )
 
     def _restart(self, problem: LinearSystem, state: PCGState, which: NDArray[np.intp], R: Array) -> PCGState:
@@ -314,18 +267,18 @@ class PCG(Solver[LinearSystem, PCGState]):
             return state
         columns = state.columns[which]
         Z = problem.precondition.take(columns).inverse(R, problem.shifts[columns])
-        rho = _dots(R, Z)
+        rho = dots(R, Z)
         fate = state.fate.copy()
-        fate[columns[~(rho > 0)]] = _BREAKDOWN
+        fate[columns[~(rho > 0)]] = BREAKDOWN
         norm = state.norm[which]
         first = np.isinf(state.restart_norm[which]) & (state.iterations[columns] == 0)
         return replace(
             state,
             fate=fate,
-            residual=_put(state.residual, which, R),
-            direction=_put(state.direction, which, Z),
-            rho=_with(state.rho, which, rho),
-            restart_norm=_with(state.restart_norm, which, np.where(first, np.inf, norm)),
+            residual=put(state.residual, which, R),
+            direction=put(state.direction, which, Z),
+            rho=replaced(state.rho, which, rho),
+            restart_norm=replaced(state.restart_norm, which, np.where(first, np.inf, norm)),
         )
 
 
@@ -416,63 +369,3 @@ def pcg(
         throw=throw,
     )
     return replace(result, value=shaped(result.value))
-
-
-def _assemble(state: PCGState) -> Array:
-    """Put the iterates of unfinished columns among the finished ones, shape (p, k)."""
-    return _put(state.best, state.columns, state.iterate)
-
-
-def _drop_finished(state: PCGState) -> PCGState:
-    """Compact the block to the columns still active, or failed at an unknown residual."""
-    keep = np.flatnonzero((state.fate[state.columns] == _ACTIVE) | ~state.fresh)
-    if keep.size == state.columns.size:
-        return state
-    return replace(
-        state,
-        columns=state.columns[keep],
-        iterate=_take(state.iterate, keep),
-        residual=_take(state.residual, keep),
-        direction=_take(state.direction, keep),
-        rho=state.rho[keep],
-        norm=state.norm[keep],
-        restart_norm=state.restart_norm[keep],
-        parked=state.parked[keep],
-        fresh=state.fresh[keep],
-    )
-
-
-def _take(X: Array, columns: NDArray[np.intp]) -> Array:
-    if columns.size == X.shape[1]:
-        return X
-    return namespace(X).take(X, like(X, columns), axis=1)
-
-
-def _put(X: Array, columns: NDArray[np.intp], new: Array) -> Array:
-    """Replace columns in a copy; the standard has no assignment by integer arrays."""
-    if columns.size == 0:
-        return X
-    if columns.size == X.shape[1]:
-        return new
-    order = np.arange(X.shape[1])
-    order[columns] = X.shape[1] + np.arange(columns.size)
-    xp = namespace(X)
-    return xp.take(xp.concat([X, new], axis=1), like(X, order), axis=1)
-
-
-def _with(x: NDArray[Any], where: NDArray[np.intp], new: Any) -> NDArray[Any]:
-    x = x.copy()
-    x[where] = new
-    return x
-
-
-def _row(X: Array, x: NDArray[np.float64]) -> Array:
-    return like(X, np.ascontiguousarray(x, dtype=np.float64))[None, :]
-
-
-def _dots(X: Array, Y: Array) -> NDArray[np.float64]:
-    return to_host(namespace(X).sum(X * Y, axis=0))
-
-
-def _norms(X: Array) -> NDArray[np.float64]:
-    return np.sqrt(_dots(X, X))
