@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import itertools
 import threading
 import time
 from dataclasses import dataclass, field, fields
@@ -81,6 +80,12 @@ class Progress:
     name : str
     rows_done, rows_total : int
     bytes_done : int
+    seconds : float
+        Since the pass began.
+    expected_passes : int, optional
+        How many passes the run may take in all, where something is known about it.
+    residual : float, optional
+        Relative residual after the last complete step.
     """
 
     number: int
@@ -88,6 +93,9 @@ class Progress:
     rows_done: int
     rows_total: int
     bytes_done: int
+    seconds: float
+    expected_passes: int | None
+    residual: float | None
 
 
 @dataclass
@@ -99,12 +107,17 @@ class Trace:
     passes : list of PassRecord
     sampled_bytes : int
         Bytes read for row samples, outside any pass.
+    expected_passes : int, optional
+    residual : float, optional
+        What the solver knows, for progress.
     listener : callable, optional
         Called with :class:`Progress` as rows are done, from the thread that did them.
     """
 
     passes: list[PassRecord] = field(default_factory=list)
     sampled_bytes: int = 0
+    expected_passes: int | None = None
+    residual: float | None = None
     listener: Callable[[Progress], None] | None = None
     began: float = field(default_factory=time.perf_counter)
     baseline_peak: int = field(default_factory=peak_resident_bytes)
@@ -152,7 +165,6 @@ def tracing(trace: Trace) -> Iterator[Trace]:
 
 # Tasks of a pass run on other threads of this process, or in other processes. Those of this process
 # report their progress under the pass's number; elsewhere the number is unknown and nothing happens.
-_numbers = itertools.count(1)
 _running: dict[str, Callable[[int, int], None]] = {}
 _running_lock = threading.Lock()
 
@@ -172,12 +184,16 @@ def listening(token: str, name: str, rows_total: int) -> Iterator[None]:
         yield
         return
     listener = trace.listener
-    state = Progress(len(trace.passes) + 1, name, 0, rows_total, 0)
+    began = time.perf_counter()
+    state = Progress(
+        len(trace.passes) + 1, name, 0, rows_total, 0, 0.0, trace.expected_passes, trace.residual
+    )
 
     def callback(rows: int, nbytes: int) -> None:
         with _running_lock:
             state.rows_done += rows
             state.bytes_done += nbytes
+            state.seconds = time.perf_counter() - began
             listener(state)
 
     _running[token] = callback

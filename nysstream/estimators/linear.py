@@ -1,0 +1,166 @@
+"""What every linear estimator can do once it has coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from nysstream.errors import InputError
+from nysstream.estimators.inputs import is_streamed, prediction_source
+from nysstream.features import FeatureMap, Identity
+from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.sources import as_source
+from nysstream.sources.writing import Layout, RowWriter
+from nysstream.streaming import DesignMatrix, Predict, PredictionError, pass_needs, reduce, scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+
+class LinearModel:
+    """Predictions, scores and files of estimators with ``coef_`` and ``intercept_``.
+
+    ``features_`` is the feature map with its data-dependent settings resolved; the coefficients
+    belong to its output.
+    """
+
+    coef_: NDArray[np.float64]
+    intercept_: Any
+    features_: FeatureMap
+    memory: Any
+    device: Any
+    precision: Any
+
+    def predict(self, X: Any, out: str | Path | None = None, *, overwrite: bool = False) -> Any:
+        """Predict the targets of the rows of X.
+
+        Parameters
+        ----------
+        X : array-like, sparse array, RowSource, zarr.Array, h5py.Dataset or dask.array.Array, shape (n, d)
+        out : str or path, optional
+            Write the predictions to a Zarr array there, block by block, instead of returning them.
+        overwrite : bool
+            Replace what is at ``out``.
+
+        Returns
+        -------
+        ndarray, shape (n,) or (n, k)
+            Or a RowSource over ``out``.
+
+        Raises
+        ------
+        InputError
+            If X has another number of columns than the training data.
+        OutputExistsError
+            If ``out`` exists; before anything is read.
+
+        Notes
+        -----
+        Cost: one pass over X.
+        """
+        check_is_fitted(self)
+        source = prediction_source(self, X)
+        vector = self.coef_.ndim == 1
+        n_outputs = 1 if vector else self.coef_.shape[0]
+        if out is None:
+            predicted = np.concatenate(list(self._predict_windows(source)))
+            return predicted[:, 0] if vector else predicted
+        layout = Layout(n_outputs, np.dtype(np.float64), vector=vector)
+        with RowWriter(str(out), layout, n_rows=source.shape[0], overwrite=overwrite) as writer:
+            for rows in self._predict_windows(source):
+                writer.append(rows)
+        from nysstream.sources import open as open_source
+
+        return open_source(str(out))
+
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """Return the coefficient of determination R2 of the predictions, averaged over targets.
+
+        Parameters
+        ----------
+        X : as for :meth:`predict`, shape (n, d)
+        y : as X, shape (n,) or (n, q)
+        sample_weight : array-like, shape (n,), optional
+
+        Returns
+        -------
+        float
+            NaN for fewer than two rows, as in scikit-learn.
+
+        Notes
+        -----
+        Cost: one pass over X and y; nothing of length n is held.
+        """
+        check_is_fitted(self)
+        source = prediction_source(self, X)
+        target = as_source(y if is_streamed(y) else np.asarray(y, dtype=np.float64))
+        weight = None if sample_weight is None else as_source(np.asarray(sample_weight, dtype=np.float64))
+        coef, intercept = self._matrix()
+        if target.shape[1] != coef.shape[1]:
+            message = f"{target.name} has {target.shape[1]} targets, the model {coef.shape[1]}"
+            raise InputError(message)
+        design = self._design(source, target, weight)
+        center = getattr(self, "target_mean_", intercept)
+        ((errors, squares, _),) = reduce(design, PredictionError(coef, intercept, center), name="score")
+        if source.shape[0] < 2:
+            return float("nan")
+        constant = squares <= 1e-15 * np.maximum(np.abs(center), 1.0) ** 2
+        safe = np.where(constant, 1.0, squares)
+        r2 = np.where(constant, np.where(errors <= squares, 1.0, 0.0), 1.0 - errors / safe)
+        return float(np.mean(r2))
+
+    def _matrix(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give the coefficients as ``(p, k)`` and the intercepts as ``(k,)``."""
+        coef = np.atleast_2d(self.coef_).T
+        return np.ascontiguousarray(coef), np.broadcast_to(self.intercept_, (coef.shape[1],)).astype(
+            np.float64
+        )
+
+    def _design(self, source: Any, target: Any = None, weight: Any = None) -> DesignMatrix:
+        design = DesignMatrix(
+            source,
+            target,
+            weight,
+            features=getattr(self, "features_", Identity()),
+            precision=self.precision,
+            device=self.device,
+        )
+        coef, intercept = self._matrix()
+        limit = parse_memory(self.memory)
+        budget = None
+        tasks = scheduler()[1]
+        while True:
+            design = replace(design, max_tasks=tasks)
+            needs = pass_needs(_first_rows(design), Predict(coef, intercept))
+            budget = Budget(limit, {"process": resident_bytes(), "allowance": ALLOWANCE} | needs)
+            if budget.peak <= limit or tasks == 1:
+                break
+            tasks //= 2
+        if not source.resident:
+            budget.check()
+        return design
+
+    def _predict_windows(self, source: Any) -> Iterator[NDArray[np.float64]]:
+        """Predict a few partitions at a time, in row order."""
+        design = self._design(source)
+        coef, intercept = self._matrix()
+        width = max(1, design.max_tasks or 1) * 4
+        partitions = design.partitions
+        for i in range(0, len(partitions), width):
+            window = partitions[i : i + width]
+            rows = slice(window[0].rows.start, window[-1].rows.stop)
+            (predicted,) = reduce(design.restrict(rows), Predict(coef, intercept), name="predict")
+            yield predicted
+
+
+def _first_rows(design: DesignMatrix) -> DesignMatrix:
+    """Give the part of a design that one window of predictions covers."""
+    width = max(1, design.max_tasks or 1) * 4
+    window = design.partitions[:width]
+    return design.restrict(slice(0, window[-1].rows.stop))

@@ -1,0 +1,329 @@
+"""Ridge regression on data that do not fit in memory."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+
+from nysstream.errors import InputError
+from nysstream.estimators.inputs import training_sources
+from nysstream.estimators.least_squares import LeastSquares, set_up, solve_systems, warn_not_unique
+from nysstream.estimators.linear import LinearModel
+from nysstream.estimators.planning import Plan, plan_fit
+from nysstream.estimators.results import FitResult
+from nysstream.features import FeatureMap, Identity, parse
+from nysstream.sketching.random_matrices import as_seed
+from nysstream.solvers import Result
+from nysstream.streaming import DesignMatrix
+from nysstream.streaming.cache import clear_cache
+from nysstream.streaming.prefetch import slot_pool
+from nysstream.trace import Progress, Trace, tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+SOLVERS = ("auto", "nystrom", "cg")
+
+
+class Ridge(MultiOutputMixin, RegressorMixin, LinearModel, BaseEstimator):
+    r"""Least squares with an l2 penalty, streamed from disk, by Nyström preconditioned CG.
+
+    Minimises :math:`\sum_i h_i \|y_i - b - \phi(x_i)^\top w\|^2 + \alpha \|w\|^2`, with sample
+    weights :math:`h`, feature map :math:`\phi` and unpenalised intercept :math:`b`: the objective
+    of :class:`sklearn.linear_model.Ridge`.
+
+    Parameters
+    ----------
+    alpha : float or array-like, shape (n_alphas,) or (n_targets,), default 1.0
+        Non-negative. With one-dimensional y, several alphas give one model each, from the same
+        passes. With two-dimensional y there is one alpha for all targets, or one per target.
+    features : FeatureMap or str, optional
+        Applied to each row as it streams by, such as ``Fourier(4000, length_scale="median")`` or
+        ``"fourier:4000,length_scale=median"``.
+    rank : int or "auto", default "auto"
+        Columns of the sketch. Automatic: as many as pay, then the leading ones that are needed.
+    standardize : bool, default False
+        Penalise the coefficients of columns scaled to unit variance. ``coef_`` belongs to the
+        columns as they are all the same.
+    fit_intercept : bool, default True
+    solver : {"auto", "nystrom", "cg"}
+        ``"cg"`` leaves out the sketch.
+    tol : float, default 1e-6
+        Relative residual of the normal equations at which to stop, recomputed in double precision.
+    max_passes : int, optional
+        Limit on reads of the data, the set-up pass included.
+    time_limit : float, optional
+        Limit on seconds.
+    precision : {"single", "double"}, default "single"
+        Of products with float32 data and with random features; residuals are always double.
+    memory : int or str, optional
+        Limit for the whole process, for example ``"2GiB"``; half of what is available if None.
+    device : str, optional
+        ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
+    random_state : int, numpy.random.Generator or None, default 0
+        Of the sketch. Feature maps have their own.
+    callback : callable, optional
+        Called with :class:`nysstream.trace.Progress` as rows are done.
+
+    Attributes
+    ----------
+    coef_ : ndarray, shape (p,) or (k, p)
+        Of the features.
+    intercept_ : float or ndarray, shape (k,)
+    features_ : FeatureMap
+        With data-dependent settings resolved.
+    n_features_in_ : int
+        Columns of X.
+    n_iter_ : int
+        Iterations of the solver.
+    result_ : FitResult
+        History, trace, spectrum and statistics of the fit.
+
+    Notes
+    -----
+    Cost: one pass for means, right-hand sides and sketch together; one per iteration; one to
+    verify. Memory: a few vectors of length p per model, ``p * rank`` numbers, and block buffers;
+    it does not grow with the rows.
+
+    References
+    ----------
+    .. [1] Frangella, Tropp and Udell, "Randomized Nyström Preconditioning", SIAM J. Matrix Anal.
+       Appl., 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.arange(12.0).reshape(6, 2) ** 2
+    >>> model = Ridge(alpha=1e-3).fit(X, X @ [1.0, -2.0] + 3.0)
+    >>> model.coef_.round(3).tolist(), round(model.intercept_, 2)
+    ([1.0, -2.0], 3.0)
+    """
+
+    def __init__(
+        self,
+        alpha: Any = 1.0,
+        *,
+        features: FeatureMap | str | None = None,
+        rank: int | str = "auto",
+        standardize: bool = False,
+        fit_intercept: bool = True,
+        solver: Literal["auto", "nystrom", "cg"] = "auto",
+        tol: float = 1e-6,
+        max_passes: int | None = None,
+        time_limit: float | None = None,
+        precision: Literal["single", "double"] = "single",
+        memory: int | str | None = None,
+        device: str | None = None,
+        random_state: Any = 0,
+        callback: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.alpha = alpha
+        self.features = features
+        self.rank = rank
+        self.standardize = standardize
+        self.fit_intercept = fit_intercept
+        self.solver = solver
+        self.tol = tol
+        self.max_passes = max_passes
+        self.time_limit = time_limit
+        self.precision = precision
+        self.memory = memory
+        self.device = device
+        self.random_state = random_state
+        self.callback = callback
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def plan(self, X: Any, y: Any, sample_weight: Any = None) -> Plan:
+        """Say how a fit would run: memory, passes, concurrency. Reads at most a sample of rows."""
+        self._check_settings()
+        return self._plan(*training_sources(self, X, y, sample_weight))[0]
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like, sparse array, RowSource, zarr.Array, h5py.Dataset or dask.array.Array, shape (n, d)
+            A path is opened by :func:`nysstream.open`.
+        y : as X, shape (n,) or (n, q)
+        sample_weight : as y, shape (n,), or float, optional
+
+        Raises
+        ------
+        InputError
+            If an argument or a value of the data cannot be used; names it.
+        MemoryBudgetError
+            If the job does not fit ``memory``; before anything is read.
+        SourceError
+            If the data cannot be read.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If a limit came first; the best coefficients so far are kept.
+        AccuracyWarning
+            If the answer is not unique.
+        """
+        self._check_settings()
+        sources = training_sources(self, X, y, sample_weight)
+        trace = Trace(listener=self.callback)
+        with tracing(trace):
+            plan, targets, shifts = self._plan(*sources)
+            try:
+                problem = set_up(
+                    plan,
+                    center=self.fit_intercept,
+                    standardize=self.standardize,
+                    seed=as_seed(self.random_state),
+                    smallest_shift=float(shifts.min()),
+                    rank=self.rank,
+                )
+                warn_not_unique(problem, shifts)
+                self._expect(trace, problem, shifts)
+                result = solve_systems(
+                    problem,
+                    targets,
+                    shifts,
+                    tol=self.tol,
+                    max_passes=None if self.max_passes is None else self.max_passes - len(trace.passes),
+                    time_limit=None if self.time_limit is None else self.time_limit - trace.seconds,
+                    callback=lambda _, record: setattr(trace, "residual", record["relative_residual"]),
+                )
+                squares = problem.squares(result.value, targets)
+            finally:
+                slot_pool.clear()
+                clear_cache()
+        coef, intercept = problem.coefficients(result.value, targets)
+        single = sources[1].vector and np.ndim(self.alpha) == 0
+        self.coef_ = coef[0] if single else coef
+        if not self.fit_intercept:
+            self.intercept_ = 0.0
+        else:
+            self.intercept_ = float(intercept[0]) if single else intercept
+        self.target_mean_ = problem.statistics.target_mean[targets]
+        self.features_ = plan.design.features
+        self.n_iter_ = max(1, int(result.stats["iterations"]))
+        objective = squares + shifts * np.sum(result.value**2, axis=0)
+        self.result_ = _result(plan, problem, result, trace, shifts, objective)
+        if not self.result_.converged:
+            reached = result.stats["relative_residual"]
+            message = f"{result.status.value} Relative residual {reached:.1e}, asked {self.tol:.1e}."
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        return self
+
+    def _check_settings(self) -> None:
+        alphas = np.asarray(self.alpha)
+        if alphas.dtype.kind not in "fiu" or alphas.ndim > 1 or alphas.size == 0:
+            message = f"alpha={self.alpha!r}: give a number, or a one-dimensional array of numbers"
+            raise InputError(message)
+        if not np.all(np.isfinite(alphas) & (alphas >= 0)):
+            message = f"alpha={self.alpha!r} is out of range: it must be finite and not negative"
+            raise InputError(message)
+        if self.solver not in SOLVERS:
+            message = f"solver={self.solver!r} is not known: use one of {', '.join(SOLVERS)}"
+            raise InputError(message)
+        if self.precision not in ("single", "double"):
+            message = f"precision={self.precision!r} is not known: use 'single' or 'double'"
+            raise InputError(message)
+        if not 0 <= self.tol < 1:
+            message = f"tol={self.tol!r} is out of range: it is a relative residual, from 0 to 1"
+            raise InputError(message)
+        if self.max_passes is not None and self.max_passes < 2:
+            message = (
+                f"max_passes={self.max_passes}: a fit needs at least two, one to set up and one to verify"
+            )
+            raise InputError(message)
+
+    def _plan(
+        self, source: Any, target: Any, weight: Any
+    ) -> tuple[Plan, NDArray[np.intp], NDArray[np.float64]]:
+        """Settle the feature map and pair targets with alphas, then plan."""
+        features = parse(self.features) if isinstance(self.features, str) else self.features or Identity()
+        design = DesignMatrix(
+            source, target, weight, features=features, precision=self.precision, device=self.device
+        )
+        if features.needs_sample:
+            design = DesignMatrix(
+                source,
+                target,
+                weight,
+                features=features.fit(design.sample_rows()),
+                precision=self.precision,
+                device=self.device,
+            )
+        q, alphas = design.n_targets, np.asarray(self.alpha, dtype=np.float64)
+        if alphas.ndim == 0:
+            targets, shifts = np.arange(q), np.full(q, float(alphas))
+        elif target.vector:
+            targets, shifts = np.zeros(alphas.size, np.intp), alphas
+        elif alphas.size == q:
+            targets, shifts = np.arange(q), alphas
+        else:
+            message = f"{alphas.size} alphas for {q} targets: give one for all, or one per target"
+            raise InputError(message)
+        plan = plan_fit(
+            design,
+            memory=self.memory,
+            rank=self.rank,
+            n_systems=targets.size,
+            sketched=self.solver != "cg",
+        )
+        return plan, targets, shifts
+
+    def _expect(self, trace: Trace, problem: LeastSquares, shifts: NDArray[np.float64]) -> None:
+        """Predict the number of passes, for progress."""
+        if problem.nystrom is not None and shifts.min() > 0 and self.tol > 0:
+            predicted = problem.nystrom.predicted_iterations(float(shifts.min()), self.tol)
+            if predicted < problem.design.shape[1]:
+                trace.expected_passes = len(trace.passes) + predicted + 1
+
+
+def _result(
+    plan: Plan,
+    problem: LeastSquares,
+    result: Result[Any],
+    trace: Trace,
+    shifts: NDArray[np.float64],
+    objective: NDArray[np.float64],
+) -> FitResult:
+    nystrom, total = problem.nystrom, trace.total
+    positive = shifts[shifts > 0]
+    dimension = None
+    if nystrom is not None and positive.size:
+        dimension = list(nystrom.effective_dimension(float(positive.min())))
+    stats = {
+        "status": result.status.name.lower(),
+        "passes": len(trace.passes),
+        "iterations": int(result.stats["iterations"]),
+        "seconds": trace.seconds,
+        "bytes_read": total.bytes_read + trace.sampled_bytes,
+        "bytes_from_cache": total.bytes_from_cache,
+        "peak_bytes": trace.peak_bytes,
+        "memory_limit_bytes": plan.budget.limit,
+        "relative_residual": float(result.stats["relative_residual"]),
+        "objective": float(objective[0]) if objective.size == 1 else objective.tolist(),
+        "rank": 0 if nystrom is None else nystrom.rank,
+        "effective_dimension": dimension,
+        "n_rows": problem.design.shape[0],
+        "n_features": problem.design.shape[1],
+    }
+    return FitResult(
+        status=result.status.name.lower(),
+        advice=result.status.value,
+        stats=stats,
+        history=result.history,
+        passes=trace.passes,
+        needs=plan.budget.needs,
+        spectrum=None if nystrom is None else nystrom.values,
+        certificate=None if nystrom is None else nystrom.certificate,
+    )

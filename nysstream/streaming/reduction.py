@@ -1,0 +1,110 @@
+"""The reduction: an additive function of row tiles, the only way in which data is consumed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from nysstream.arrays import namespace
+
+if TYPE_CHECKING:
+    from nysstream.arrays import Device
+    from nysstream.streaming.design import DesignMatrix
+
+Array = Any  # any array of the Python array API standard
+Part: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A few rows of the design, on the device.
+
+    Attributes
+    ----------
+    start : int
+        Row of the design at which the tile begins.
+    raw : array, shape (t, d)
+        Rows as stored.
+    Z : array or csr_array, shape (t, p)
+        Rows after the feature map, less the design's shift, in the dtype of the products.
+    target : array, shape (t, q), or None
+        In float64.
+    weight : array, shape (t,), or None
+        In float64; None stands for ones.
+    """
+
+    start: int
+    raw: Array
+    Z: Array
+    target: Array | None
+    weight: Array | None
+
+
+class Reduction(ABC):
+    """An additive function of the rows.
+
+    A pass calls :meth:`prepare` and :meth:`start` once per partition, :meth:`add` for its tiles in
+    order, and :meth:`combine` along a fixed tree; :meth:`finish` turns the last sum into the
+    result. Parts are dictionaries of arrays: on the device while a partition runs, on the host
+    afterwards. Tiles are multiplied in their own dtype and must be added up in float64.
+    """
+
+    #: Whether the design must have targets.
+    needs_target: ClassVar[bool] = False
+    #: Whether tiles should carry the targets where the design has them.
+    reads_target: ClassVar[bool] = False
+
+    def prepare(self, design: DesignMatrix, device: Device) -> Any:
+        """Move to the device what :meth:`add` needs beside the tile."""
+        return None
+
+    @abstractmethod
+    def start(self, design: DesignMatrix, device: Device) -> Part:
+        """Make an empty part on the device."""
+
+    @abstractmethod
+    def add(self, part: Part, tile: Tile, prepared: Any) -> Part:
+        """Add a tile; may overwrite ``part``."""
+
+    def combine(self, a: Part, b: Part) -> Part:
+        """Add two host parts. Neither is overwritten: schedulers may run a task twice."""
+        return {name: a[name] + b[name] for name in a}
+
+    def finish(self, design: DesignMatrix, part: Part) -> Any:
+        """Turn the sum over all rows into the result."""
+        return part
+
+    @abstractmethod
+    def n_columns(self, design: DesignMatrix) -> int:
+        """Count the vectors that tiles are multiplied with: wide products want taller tiles."""
+
+    def part_bytes(self, design: DesignMatrix) -> int:
+        """Bytes of one part."""
+        return 8 * design.shape[1] * self.n_columns(design)
+
+    def work_bytes(self, design: DesignMatrix, tile_rows: int) -> int:
+        """Bytes of temporary arrays while one tile is added."""
+        itemsize = design.dtype.itemsize
+        return itemsize * self.n_columns(design) * (tile_rows + design.shape[1])
+
+
+def accumulate(total: Array, product: Array) -> Array:
+    """Add a product, of any floating dtype, to a float64 sum; in place where the library can."""
+    if isinstance(total, np.ndarray):
+        return np.add(total, product, out=total)
+    total += cast(product, total.dtype)
+    return total
+
+
+def cast(x: Array, dtype: Any) -> Array:
+    """Convert to a dtype of the array's own namespace, without a copy where it has it already."""
+    return namespace(x).astype(x, dtype, copy=False)
+
+
+def column_sums(x: Array) -> Array:
+    """Sum over rows, in float64."""
+    xp = namespace(x)
+    return xp.sum(x, axis=0, dtype=xp.float64)
