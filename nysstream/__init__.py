@@ -1,1 +1,30 @@
 """Streaming, out-of-core randomized solvers for data matrices that do not fit in memory."""
+
+from nysstream import features
+from nysstream.estimators import Ridge
+from nysstream.operators import LinearOperator, as_operator
+from nysstream.operators.gram import gram
+from nysstream.sketching.nystrom import Nystrom, nystrom
+from nysstream.solvers import Result, descent, pcg
+from nysstream.sources import RowSource, open
+from nysstream.streaming import DesignMatrix, Reduction, reduce
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DesignMatrix",
+    "LinearOperator",
+    "Nystrom",
+    "Reduction",
+    "Result",
+    "Ridge",
+    "RowSource",
+    "as_operator",
+    "descent",
+    "features",
+    "gram",
+    "nystrom",
+    "open",
+    "pcg",
+    "reduce",
+]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nysstream.errors import AccuracyWarning, DataWarning
+from nysstream.errors import AccuracyWarning
 from nysstream.features import Identity
 from nysstream.operators.gram import GramOperator
 from nysstream.sketching.nystrom import Nystrom, Sketch
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.solvers import PCG, LinearSystem, Result, solve
-from nysstream.streaming import Centering, DesignMatrix, SetUp, SquaredResidual, Statistics, reduce
+from nysstream.streaming import DesignMatrix, SetUp, SquaredResidual, Statistics, centering_of, reduce
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nysstream.estimators.planning import Plan
-
-#: Means this many standard deviations from zero are subtracted from each row, rather than by
-#: algebra, which would lose the corresponding digits.
-_FAR = {4: 8.0, 8: 1e4}
 
 
 @dataclass
@@ -165,46 +160,6 @@ def _approximate(
     if rank == "auto" and smallest_shift > 0 and s < test.n_rows:
         return sketch.nystrom(sketch.choose_rank(smallest_shift))
     return sketch.nystrom()
-
-
-def centering_of(
-    design: DesignMatrix, statistics: Statistics, *, center: bool, standardize: bool
-) -> Centering | None:
-    """Derive the means and scales by which the design is seen.
-
-    Constant columns get an infinite scale once they are centred: they are zero then, and so are
-    their coefficients.
-    """
-    if not center and not standardize:
-        return None
-    p = design.shape[1]
-    mean = statistics.mean if center else np.zeros(p)
-    variance = statistics.squares / statistics.weight
-    if not center:  # the sums are about zero then
-        variance = np.maximum(variance - statistics.mean**2, 0.0)
-    deviation = np.sqrt(variance)
-    constant = deviation <= 10 * design.eps * np.abs(mean)
-    scale = np.ones(p)
-    if standardize:
-        scale = deviation.copy()
-        if constant.any():
-            columns = ", ".join(map(str, np.flatnonzero(constant)[:5]))
-            message = (
-                f"{int(constant.sum())} columns are constant ({columns}...); they cannot be standardised "
-                "and get the coefficient 0"
-            )
-            warnings.warn(message, DataWarning, stacklevel=2)
-    if center or standardize:
-        scale[constant] = math.inf
-    shift = None
-    if center and not design.sparse:
-        varying = ~constant
-        far = np.abs(mean[varying]) > _FAR[design.dtype.itemsize] * deviation[varying]
-        if far.any():
-            # Rounded to the tiles' dtype, so that the remainder is known exactly.
-            shift = mean.astype(design.dtype).astype(np.float64)
-    target_mean = statistics.target_mean if center else np.zeros(design.n_targets)
-    return Centering(mean, scale, target_mean, shift)
 
 
 def _rough_scales(design: DesignMatrix) -> NDArray[np.float64]:

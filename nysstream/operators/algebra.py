@@ -130,7 +130,7 @@ class Foreign(LinearOperator):
         floating = np.issubdtype(operator.dtype, np.floating)
         self.eps = eps or float(np.finfo(operator.dtype if floating else np.float64).eps)
 
-    def matmat(self, V: Array, *, precision: Precision | None = None) -> Array:  # noqa: ARG002
+    def matmat(self, V: Array, *, precision: Precision | None = None) -> Array:
         """Multiply a block of vectors ``(p, k)``."""
         _check_block(self, V)
         product = np.asarray(self.operator.matmat(to_host(V)), dtype=np.float64)

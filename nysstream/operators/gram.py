@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nysstream.arrays import like, to_host
+from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
 from nysstream.operators.base import LinearOperator, Precision
-from nysstream.streaming import DesignMatrix, GramProduct, reduce
+from nysstream.streaming import DesignMatrix, GramProduct, SetUp, centering_of, pass_needs, reduce
 
 if TYPE_CHECKING:
+    from nysstream.features import FeatureMap
     from nysstream.operators.base import Array
 
 
@@ -43,3 +46,75 @@ class GramOperator(LinearOperator):
         (product,) = reduce(design, GramProduct(vectors), name="product")
         self.passes += 1
         return like(V, product)
+
+
+def gram(
+    X: Any,
+    *,
+    features: FeatureMap | None = None,
+    weight: Any = None,
+    center: bool = False,
+    standardize: bool = False,
+    precision: Precision = "single",
+    memory: int | str | None = None,
+    device: str | None = None,
+    n_vectors: int = 1,
+) -> GramOperator:
+    r"""View :math:`X^\top H X` as a linear operator, for problems of your own.
+
+    Parameters
+    ----------
+    X : array-like, RowSource, zarr.Array, h5py.Dataset or dask.array.Array, shape (n, d)
+    features : FeatureMap, optional
+        Applied to the rows as they stream by.
+    weight : as X, shape (n,), optional
+        The diagonal of H; ones by default.
+    center, standardize : bool
+        Subtract the (weighted) column means; divide by the columns' standard deviations.
+    precision : {"single", "double"}
+    memory : int or str, optional
+        Limit for the process. What block buffers and sums leave of it keeps blocks resident.
+    device : str, optional
+    n_vectors : int
+        Vectors that will be multiplied at once, for the memory account.
+
+    Returns
+    -------
+    GramOperator
+        Shape ``(p, p)``; use it with :func:`nysstream.nystrom` and :func:`nysstream.pcg`, or as
+        SciPy's ``LinearOperator`` by ``as_scipy()``.
+
+    Raises
+    ------
+    InputError
+        If shapes or dtypes cannot be used.
+    MemoryBudgetError
+        If a pass does not fit.
+
+    Notes
+    -----
+    Cost: no read, or one pass with ``center`` or ``standardize``; later one pass per product.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> A = gram(np.eye(3), weight=np.array([1.0, 2.0, 3.0]))
+    >>> (A @ np.ones(3)).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    design = DesignMatrix(X, None, weight, precision=precision, device=device)
+    if features is not None:
+        if features.needs_sample:
+            features = features.fit(design.sample_rows())
+        design = replace(design, features=features)
+    limit = parse_memory(memory)
+    vectors = np.broadcast_to(np.float64(0), (design.shape[1], n_vectors))
+    needs = {"process": resident_bytes(), "allowance": ALLOWANCE} | pass_needs(design, GramProduct(vectors))
+    budget = Budget(limit, needs, "ask for fewer features or smaller chunks")
+    budget.check()
+    design = replace(design, cache_bytes=0 if design.source.resident else budget.spare)
+    if center or standardize:
+        (statistics,) = reduce(design, SetUp(center=center), name="moments")
+        centering = centering_of(design, statistics, center=center, standardize=standardize)
+        design = replace(design, centering=centering)
+    return GramOperator(design)

@@ -1,6 +1,7 @@
 """The pass: rows streamed block by block through additive reductions."""
 
-from nysstream.streaming.design import Centering, DesignMatrix
+from nysstream.streaming.centering import Centering, centering_of
+from nysstream.streaming.design import DesignMatrix
 from nysstream.streaming.kernels import GramProduct, Predict, PredictionError, SquaredResidual
 from nysstream.streaming.moments import SetUp, Statistics
 from nysstream.streaming.reduce import pass_needs, reduce, scheduler
@@ -17,6 +18,7 @@ __all__ = [
     "SquaredResidual",
     "Statistics",
     "Tile",
+    "centering_of",
     "pass_needs",
     "reduce",
     "scheduler",

@@ -14,6 +14,7 @@ from nysstream.arrays import Device, get_device
 from nysstream.errors import InputError
 from nysstream.features import FeatureMap, Identity, to_json
 from nysstream.sources import RowSource, as_source
+from nysstream.streaming.centering import Centering
 from nysstream.streaming.partition import Partition, cut_blocks, cut_partitions
 from nysstream.trace import current_trace
 
@@ -32,32 +33,6 @@ _WIDE_COLUMNS, _WIDE_ROWS, _WIDE_BYTES = 16, 1024, 64 << 20
 
 
 _IDENTITY = Identity()
-
-
-@dataclass(frozen=True)
-class Centering:
-    """Weighted column means and scales that turn rows ``z`` into ``(z - mean) / scale``.
-
-    Attributes
-    ----------
-    mean : ndarray, shape (p,)
-    scale : ndarray, shape (p,)
-    target_mean : ndarray, shape (q,)
-    shift : ndarray, shape (p,), or None
-        What is subtracted from each row before products are formed; the rest of the mean is
-        taken off afterwards, by algebra. None where the means are small beside the spread, so
-        that the algebra alone loses no digits.
-    """
-
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    target_mean: NDArray[np.float64]
-    shift: NDArray[np.float64] | None = None
-
-    @property
-    def rest(self) -> NDArray[np.float64]:
-        """The part of the mean that the shift leaves to algebra."""
-        return self.mean if self.shift is None else self.mean - self.shift
 
 
 @dataclass(frozen=True)
