@@ -19,13 +19,13 @@ from nysstream.sources.sequential import SourceStream, open_stream
 from nysstream.sources.shuffling import shuffled
 from nysstream.sources.stream import check_finite
 from nysstream.sources.writing import (
-    MAX_THREADS,
     Layout,
     RowWriter,
     check_target,
     default_chunk_rows,
     locate,
     storable_dtype,
+    write_threads,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from nysstream.sources.stream import Blocks, RowStream
 
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 8 << 20
 SPARSE_DENSITY = 0.05
 
 
@@ -247,12 +247,12 @@ def _plan(
     read_bytes = sum(layout.row_bytes for layout in stream.layouts.values())
     chunk = (chunk_rows or default_chunk_rows(layouts)) * row_bytes
     block_rows = max(1, BLOCK_BYTES // read_bytes)
-    whole = stream.chunk_rows * read_bytes
-    if whole <= 4 * BLOCK_BYTES:
+    # Larger stored chunks are decoded once a block rather than held whole.
+    if stream.chunk_rows * read_bytes <= 8 * BLOCK_BYTES:
         block_rows = stream.chunk_rows * max(1, block_rows // stream.chunk_rows)
     needs = {
         "process": resident_bytes() + ALLOWANCE,
-        "chunks being written": (2 * MAX_THREADS + 2) * chunk,
+        "chunks being written": (2 * write_threads() + 2) * chunk,
         "blocks being read": block_rows * (2 * read_bytes + row_bytes),
         "decoding": stream.scratch_bytes,
         "shuffle": max(16 << 20, 64 * row_bytes) if shuffle else 0,

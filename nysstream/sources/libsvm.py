@@ -8,11 +8,10 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from sklearn.datasets import load_svmlight_file
 
 from nysstream.errors import InputError, SourceError
+from nysstream.sources.listing import SUFFIXES, find_files
 from nysstream.sources.stream import RowStream
-from nysstream.sources.tables import find_files
 from nysstream.sources.writing import Layout
 
 if TYPE_CHECKING:
@@ -60,7 +59,6 @@ class LIBSVM(RowStream):
         Fraction of entries that are stored in the text, once it has been read through.
     """
 
-    suffixes = (".svm", ".libsvm", ".svmlight", ".svm.gz", ".libsvm.gz", ".svmlight.gz")
     scratch_bytes = 12 * TEXT_BYTES
 
     def __init__(
@@ -72,7 +70,7 @@ class LIBSVM(RowStream):
         dtype: DTypeLike = np.float64,
     ) -> None:
         self.name = os.fspath(path)
-        self.files = find_files(path, self.suffixes)
+        self.files = find_files(path, SUFFIXES["libsvm"])
         self.density: float | None = None
         self._starts: list[int] = []
         if n_features is None or zero_based == "auto":
@@ -138,6 +136,8 @@ class LIBSVM(RowStream):
                 line += text.count(b"\n")
 
     def _parse(self, file: Path, text: bytes, line: int) -> tuple[csr_matrix, NDArray[Any]]:
+        from sklearn.datasets import load_svmlight_file  # takes 100 MB and a second to import
+
         try:
             # With zero_based=True indices come as they stand in the text.
             entries, labels = load_svmlight_file(BytesIO(text), zero_based=True)

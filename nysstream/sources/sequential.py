@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,17 +11,14 @@ from nysstream.errors import InputError
 from nysstream.sources import opening
 from nysstream.sources.base import RowSource
 from nysstream.sources.libsvm import LIBSVM
+from nysstream.sources.listing import sequential_format
 from nysstream.sources.stream import RowStream
-from nysstream.sources.tables import CSV, Parquet
 from nysstream.sources.writing import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from nysstream.sources.stream import Blocks
-
-TABLES: dict[str, type[CSV | Parquet]] = {"csv": CSV, "parquet": Parquet}
-FORMATS: dict[str, type[CSV | Parquet | LIBSVM]] = {**TABLES, "libsvm": LIBSVM}
 
 
 class SourceStream(RowStream):
@@ -46,9 +42,7 @@ class SourceStream(RowStream):
         self.scratch_bytes = sum(source.decode_bytes for source in self.sources.values())
         for name, source in self.sources.items():
             if source.shape[0] != self.n_rows:
-                message = (
-                    f"{source.name} has {source.shape[0]} rows as {name}, but {x.name} has {self.n_rows}"
-                )
+                message = f"{name} {source.name} has {source.shape[0]} rows, but x {x.name} has {self.n_rows}"
                 raise InputError(message)
         self.layouts = {
             name: Layout(
@@ -91,10 +85,13 @@ def open_stream(
     """Open anything that :func:`convert` takes; parameters as there."""
     if isinstance(source, RowStream):
         return source
-    kind = _format(source, format) if isinstance(source, str | os.PathLike) else None
-    if kind in TABLES:
+    kind = sequential_format(source, format) if isinstance(source, str | os.PathLike) else None
+    if kind in ("csv", "parquet"):
+        from nysstream.sources.tables import CSV, Parquet  # Arrow takes 40 MB, for tables only
+
         _refuse(source, f"a {kind} table has columns, not named arrays", name=name)
-        return TABLES[kind](source, columns=columns, target=target, weight=weight, **options)
+        table = CSV if kind == "csv" else Parquet
+        return table(source, columns=columns, target=target, weight=weight, **options)
     _refuse(source, "only CSV and Parquet have named columns", columns=columns)
     if kind == "libsvm":
         _refuse(source, "labels are the target of LIBSVM text", name=name, target=target, weight=weight)
@@ -125,23 +122,6 @@ def _companion(source: Any, companion: Any, options: dict[str, Any]) -> RowSourc
         message = f"{companion!r} names an array, but the source is not a file: pass the array itself"
         raise InputError(message)
     return _row_source(source, companion, options)
-
-
-def _format(path: str | os.PathLike[str], format: str | None) -> str | None:
-    """Tell a file format with a sequential reader by suffix, or by those of a directory's files."""
-    if format is not None:
-        if format not in FORMATS:
-            message = f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}"
-            raise InputError(message)
-        return format
-    place = Path(path)
-    names = [os.fspath(path).lower()]
-    if place.is_dir() and not any((place / mark).exists() for mark in ("zarr.json", ".zarray", ".zgroup")):
-        names += [file.name.lower() for file in place.rglob("*") if not file.name.startswith((".", "_"))]
-    for kind, reader in FORMATS.items():
-        if any(name.endswith(reader.suffixes) for name in names):
-            return kind
-    return None
 
 
 def _refuse(source: Any, why: str, **settings: Any) -> None:

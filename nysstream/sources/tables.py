@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import glob
 import os
 import re
 from abc import abstractmethod
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,52 +16,19 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from nysstream.errors import InputError, SourceError
+from nysstream.sources.listing import SUFFIXES, find_files
 from nysstream.sources.stream import RowStream
 from nysstream.sources.writing import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from nysstream.sources.stream import Blocks
 
 CSV_BLOCK_BYTES = 2 << 20
 PARQUET_BUFFER_BYTES = 1 << 20
 BAD_VALUE = re.compile(r"In CSV column #(\d+):(?: Row #(\d+):)? CSV conversion error.*(invalid value '.*')")
-
-
-def find_files(path: str | os.PathLike[str], suffixes: Sequence[str]) -> list[Path]:
-    """List the data files that a path means: a file, a directory of files, or a glob.
-
-    Parameters
-    ----------
-    path : str or pathlib.Path
-        A file; a directory, searched in depth for files with one of ``suffixes``; or a pattern
-        with ``*``, ``?`` or ``[``. Hidden files and those that begin with ``_`` are passed over.
-    suffixes : sequence of str
-        Endings such as ``".csv"``.
-
-    Returns
-    -------
-    list of pathlib.Path
-        In sorted order, which is the order of the rows.
-
-    Raises
-    ------
-    SourceError
-        If there is no such file.
-    """
-    place = Path(path)
-    if place.is_dir():
-        found = sorted(file for file in place.rglob("*") if file.name.lower().endswith(tuple(suffixes)))
-    elif place.exists():
-        return [place]
-    else:
-        found = [Path(name) for name in sorted(glob.glob(os.fspath(path), recursive=True))]
-    found = [file for file in found if file.is_file() and not file.name.startswith((".", "_"))]
-    if not found:
-        message = f"no data files at {path}: expected a file, a directory or a glob of {', '.join(suffixes)}"
-        raise SourceError(message)
-    return found
 
 
 class Table(RowStream):
@@ -93,7 +58,7 @@ class Table(RowStream):
     Cost: one pass over the files; a few blocks of memory.
     """
 
-    suffixes: tuple[str, ...]
+    kind: str
 
     def __init__(
         self,
@@ -104,7 +69,7 @@ class Table(RowStream):
         weight: str | None = None,
     ) -> None:
         self.name = os.fspath(path)
-        self.files = find_files(path, self.suffixes)
+        self.files = find_files(path, SUFFIXES[self.kind])
         schema = self._schema(self.files[0])
         repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
         if repeated:
@@ -218,7 +183,7 @@ class CSV(Table):
         Character between values: by default a tabulator for ``.tsv``, else a comma.
     """
 
-    suffixes = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.bz2", ".csv.zst")
+    kind = "csv"
     scratch_bytes = 24 * CSV_BLOCK_BYTES
 
     def __init__(
@@ -258,7 +223,7 @@ class CSV(Table):
         numbers = {pa.int64(), pa.null()}
         return pa.schema([(f.name, pa.float64() if f.type in numbers else f.type) for f in schema])
 
-    def _batches(self, file: Path, block_rows: int) -> Iterator[pa.RecordBatch]:  # noqa: ARG002 (Arrow cuts CSV by bytes)
+    def _batches(self, file: Path, block_rows: int) -> Iterator[pa.RecordBatch]:
         try:
             with self._open(file, self._types) as reader:
                 yield from reader
@@ -297,7 +262,7 @@ class CSV(Table):
 class Parquet(Table):
     """Numeric columns of Parquet files, in their common dtype."""
 
-    suffixes = (".parquet", ".pq")
+    kind = "parquet"
     scratch_bytes = 32 << 20
 
     def __init__(

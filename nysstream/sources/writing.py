@@ -163,7 +163,7 @@ class RowWriter(AbstractContextManager["RowWriter"]):
         self._codec, self._checksum = codec, checksum
         self._overwrite = overwrite
         self._attributes = dict(attributes or {})
-        self._threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
+        self._threads = write_threads()
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._capacity = 0
         self._filled = 0
@@ -352,6 +352,11 @@ def _compressors(codec: str, dtype: np.dtype[Any], *, checksum: bool) -> list[By
     if checksum:
         found.append(Crc32cCodec())
     return found or None
+
+
+def write_threads() -> int:
+    """Count the threads that encode and write, each with a chunk of every array in hand."""
+    return max(1, min(MAX_THREADS, os.cpu_count() or 1))
 
 
 def default_chunk_rows(layouts: Mapping[str, Layout]) -> int:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nysstream.errors import InputError, SourceError
 from nysstream.sources import tables
-from nysstream.sources.tables import CSV, Parquet, find_files
+from nysstream.sources.tables import CSV, Parquet
 from tests.strategies import layouts, matrices
 
 KINDS = {"csv": CSV, "parquet": Parquet}
@@ -139,8 +139,6 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "t.parquet").write_text("not Parquet")
     with pytest.raises(SourceError, match=r"cannot read .*t.parquet"):
         Parquet(tmp_path / "t.parquet")
-    with pytest.raises(SourceError, match=r"no data files at .*nowhere"):
-        find_files(tmp_path / "nowhere", (".csv",))
 
 
 def test_parquet_types(tmp_path):
