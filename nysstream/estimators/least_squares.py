@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +13,10 @@ from nysstream.features import Identity
 from nysstream.operators.gram import GramOperator
 from nysstream.sketching.nystrom import Nystrom, Sketch
 from nysstream.sketching.test_matrix import TestMatrix
-from nysstream.solvers import PCG, LinearSystem, Result, solve
+from nysstream.solvers import LinearSystem
 from nysstream.streaming import DesignMatrix, SetUp, SquaredResidual, Statistics, centering_of, reduce
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -192,28 +191,3 @@ def warn_not_unique(problem: LeastSquares, shifts: NDArray[np.float64]) -> None:
             "of least norm; give a small alpha for a stable answer"
         )
         warnings.warn(message, AccuracyWarning, stacklevel=3)
-
-
-def solve_systems(
-    problem: LeastSquares,
-    targets: NDArray[np.intp],
-    shifts: NDArray[np.float64],
-    *,
-    tol: float,
-    max_passes: int | None,
-    time_limit: float | None,
-    callback: Callable[[Any, dict[str, Any]], object] | None = None,
-) -> Result[Any]:
-    """Solve for every pair of target and shift, as columns of one block PCG.
-
-    Notes
-    -----
-    Cost: as many passes as the hardest pair needs alone, and one to verify.
-    """
-    return solve(
-        problem.system(targets, shifts),
-        PCG(rtol=tol),
-        max_passes=max_passes,
-        time_limit=time_limit,
-        callback=callback,
-    )

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from nysstream.errors import InputError
 from nysstream.estimators.inputs import is_streamed, prediction_source
+from nysstream.estimators.model_file import save
 from nysstream.features import FeatureMap, Identity
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
 from nysstream.sources import as_source
@@ -20,7 +21,7 @@ from nysstream.streaming import DesignMatrix, Predict, PredictionError, pass_nee
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
 
 class LinearModel:
@@ -79,14 +80,14 @@ class LinearModel:
 
         return open_source(str(out))
 
-    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination R2 of the predictions, averaged over targets.
 
         Parameters
         ----------
         X : as for :meth:`predict`, shape (n, d)
         y : as X, shape (n,) or (n, q)
-        sample_weight : array-like, shape (n,), optional
+        sample_weight : as y, shape (n,), optional
 
         Returns
         -------
@@ -100,7 +101,10 @@ class LinearModel:
         check_is_fitted(self)
         source = prediction_source(self, X)
         target = as_source(y if is_streamed(y) else np.asarray(y, dtype=np.float64))
-        weight = None if sample_weight is None else as_source(np.asarray(sample_weight, dtype=np.float64))
+        weight = None
+        if sample_weight is not None:
+            streamed = is_streamed(sample_weight)
+            weight = as_source(sample_weight if streamed else np.asarray(sample_weight, dtype=np.float64))
         coef, intercept = self._matrix()
         if target.shape[1] != coef.shape[1]:
             message = f"{target.name} has {target.shape[1]} targets, the model {coef.shape[1]}"
@@ -114,6 +118,23 @@ class LinearModel:
         safe = np.where(constant, 1.0, squares)
         r2 = np.where(constant, np.where(errors <= squares, 1.0, 0.0), 1.0 - errors / safe)
         return float(np.mean(r2))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the fitted model to a Zarr group, to be read by :func:`nysstream.load`.
+
+        Parameters
+        ----------
+        path : str or path
+        overwrite : bool
+            Replace what is there.
+
+        Raises
+        ------
+        OutputExistsError
+            If ``path`` exists and ``overwrite`` is false.
+        """
+        check_is_fitted(self)
+        save(self, path, overwrite=overwrite)
 
     def _matrix(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Give the coefficients as ``(p, k)`` and the intercepts as ``(k,)``."""

@@ -11,13 +11,13 @@ from sklearn.exceptions import ConvergenceWarning
 
 from nysstream.errors import InputError
 from nysstream.estimators.inputs import training_sources
-from nysstream.estimators.least_squares import LeastSquares, set_up, solve_systems, warn_not_unique
+from nysstream.estimators.least_squares import LeastSquares, set_up, warn_not_unique
 from nysstream.estimators.linear import LinearModel
 from nysstream.estimators.planning import Plan, plan_fit
 from nysstream.estimators.results import FitResult
 from nysstream.features import FeatureMap, Identity, parse
 from nysstream.sketching.random_matrices import as_seed
-from nysstream.solvers import Result
+from nysstream.solvers import PCG, Result, solve
 from nysstream.streaming import DesignMatrix
 from nysstream.streaming.cache import clear_cache
 from nysstream.streaming.prefetch import slot_pool
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SOLVERS = ("auto", "nystrom", "cg")
 
 
-class Ridge(MultiOutputMixin, RegressorMixin, LinearModel, BaseEstimator):
+class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
     r"""Least squares with an l2 penalty, streamed from disk, by Nyström preconditioned CG.
 
     Minimises :math:`\sum_i h_i \|y_i - b - \phi(x_i)^\top w\|^2 + \alpha \|w\|^2`, with sample
@@ -190,15 +190,7 @@ class Ridge(MultiOutputMixin, RegressorMixin, LinearModel, BaseEstimator):
                 )
                 warn_not_unique(problem, shifts)
                 self._expect(trace, problem, shifts)
-                result = solve_systems(
-                    problem,
-                    targets,
-                    shifts,
-                    tol=self.tol,
-                    max_passes=None if self.max_passes is None else self.max_passes - len(trace.passes),
-                    time_limit=None if self.time_limit is None else self.time_limit - trace.seconds,
-                    callback=lambda _, record: setattr(trace, "residual", record["relative_residual"]),
-                )
+                result = self._solve(problem, targets, shifts, trace)
                 squares = problem.squares(result.value, targets)
             finally:
                 slot_pool.clear()
@@ -220,6 +212,18 @@ class Ridge(MultiOutputMixin, RegressorMixin, LinearModel, BaseEstimator):
             message = f"{result.status.value} Relative residual {reached:.1e}, asked {self.tol:.1e}."
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
+
+    def _solve(
+        self, problem: LeastSquares, targets: NDArray[np.intp], shifts: NDArray[np.float64], trace: Trace
+    ) -> Result[Any]:
+        """Solve for every pair of target and shift, as columns of one block PCG."""
+        return solve(
+            problem.system(targets, shifts),
+            PCG(rtol=self.tol),
+            max_passes=None if self.max_passes is None else self.max_passes - len(trace.passes),
+            time_limit=None if self.time_limit is None else self.time_limit - trace.seconds,
+            callback=lambda _, record: setattr(trace, "residual", record["relative_residual"]),
+        )
 
     def _check_settings(self) -> None:
         alphas = np.asarray(self.alpha)

@@ -1,0 +1,291 @@
+"""Models as Zarr groups: arrays and plain JSON, nothing that is executed on reading."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from nysstream.errors import InputError, NysstreamError, SourceError
+from nysstream.estimators.results import FitResult
+from nysstream.features import from_json, to_json
+from nysstream.sketching.approximation import Certificate
+from nysstream.sources.staging import written_aside
+from nysstream.sources.writing import check_target, locate
+from nysstream.sources.zarr_store import open_store
+from nysstream.trace import Cost, PassRecord
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT, VERSION = "nysstream-model", 1
+#: Settings of the machine a model was fitted on, and what is no data: they stay behind.
+_LEFT_OUT = {"memory", "device", "callback", "features"}
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a fitted estimator to a Zarr group.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+    path : str or path
+        Where the group goes; a local one appears when it is complete, one at a URL becomes readable
+        with its last write.
+    overwrite : bool
+        Replace what is there.
+
+    Raises
+    ------
+    OutputExistsError
+        If the place is taken and ``overwrite`` is false.
+    InputError
+        If the feature map is not one of :data:`nysstream.features.FEATURES`.
+    SourceError
+        If the group cannot be written.
+
+    Notes
+    -----
+    The group holds the arrays ``coef``, shape (p,) or (k, p), ``intercept``, shape () or (k,), and
+    where a sketch was made ``spectrum``; all float64 and uncompressed. Settings, feature map and
+    the result of the fit are JSON attributes. ``memory``, ``device`` and ``callback`` are not kept:
+    they belong to the machine, not to the model. Coefficients come back bit by bit.
+    """
+    check_target(path, overwrite=overwrite)
+    result: FitResult = estimator.result_
+    attributes: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": type(estimator).__name__,
+        "settings": _settings(estimator),
+        "features": to_json(estimator.features_),
+        "n_features_in": int(estimator.n_features_in_),
+        "n_iter": int(estimator.n_iter_),
+        "target_mean": _plain(estimator.target_mean_),
+        "result": _describe(result),
+    }
+    if hasattr(estimator, "feature_names_in_"):
+        attributes["feature_names_in"] = [str(name) for name in estimator.feature_names_in_]
+    arrays = {"coef": estimator.coef_, "intercept": estimator.intercept_}
+    if result.spectrum is not None:
+        arrays["spectrum"] = result.spectrum
+    name, place = locate(path)
+    try:
+        with ExitStack() as stack:
+            store: Any = place
+            if isinstance(place, Path):
+                store = stack.enter_context(written_aside(place, overwrite=overwrite))
+            group = zarr.create_group(store, zarr_format=3, overwrite=True)
+            for key, values in arrays.items():
+                data = np.ascontiguousarray(values, np.float64).reshape(np.shape(values))
+                config = {"write_empty_chunks": True}
+                group.create_array(key, data=data, chunks=data.shape, compressors=None, config=config)
+            group.update_attributes(attributes)  # last: before it, this is no model
+    except NysstreamError:
+        raise
+    except OSError as error:
+        message = f"cannot write the model {name}: {error.strerror or error}"
+        raise SourceError(message) from error
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a model that :meth:`LinearModel.save` wrote.
+
+    Parameters
+    ----------
+    path : str or path
+        Local path or URL of the Zarr group.
+
+    Returns
+    -------
+    estimator
+        As it was fitted; predicts the same bits. ``memory`` and ``device`` are the defaults.
+
+    Raises
+    ------
+    SourceError
+        If there is nothing there, or it cannot be read, or it is incomplete.
+    InputError
+        If it is no model, of a version or kind not known here, or its parts contradict each other.
+
+    Notes
+    -----
+    Nothing in the file is executed: kinds and feature maps are looked up by name, and their
+    settings are checked. Arrays are allocated only as large as what is stored of them.
+    """
+    name = os.fspath(path)
+    try:
+        group = zarr.open_group(open_store(name), mode="r", use_consolidated=False)
+        attributes: dict[str, Any] = dict(group.attrs)
+    except NysstreamError:
+        raise
+    except FileNotFoundError as error:
+        message = f"{name} holds no Zarr group: check the path, or whether writing it was finished"
+        raise SourceError(message) from error
+    except Exception as error:  # each kind of damage has errors of its own
+        message = f"the model {name} cannot be opened: {type(error).__name__}: {error}"
+        raise SourceError(message) from error
+    if attributes.get("format") != FORMAT:
+        message = (
+            f"{name} is no model of nysstream; a model is what fit(...).save(path) or `fit --out` writes"
+        )
+        raise InputError(message)
+    if attributes.get("version") != VERSION:
+        message = (
+            f"the model {name} has format version {attributes.get('version')!r}, this nysstream reads "
+            f"{VERSION}: upgrade nysstream"
+        )
+        raise InputError(message)
+    try:
+        return _build(group, attributes, name)
+    except NysstreamError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        message = f"the model {name} is damaged: {what}; fit it again"
+        raise InputError(message) from error
+
+
+def _build(group: zarr.Group, attributes: dict[str, Any], name: str) -> Any:
+    from nysstream.estimators import ESTIMATORS  # the registry imports the estimators, which save models
+
+    kinds = {kind.__name__: kind for kind in ESTIMATORS.values()}
+    kind = kinds.get(attributes["kind"])
+    if kind is None:
+        message = f"the model {name} is of kind {attributes['kind']!r}, not known here: it is not {', '.join(kinds)}"
+        raise InputError(message)
+    estimator = kind()
+    settings = attributes["settings"]
+    known = set(estimator.get_params(deep=False)) - _LEFT_OUT
+    for key, value in settings.items():
+        if key not in known or not _is_plain(value):
+            message = f"the model {name} has the setting {key}={value!r}, which {kind.__name__} does not take"
+            raise InputError(message)
+    features = from_json(attributes["features"])
+    estimator.set_params(**settings, features=features)
+    estimator.features_ = features
+    estimator.n_features_in_ = _count(attributes, "n_features_in")
+    estimator.n_iter_ = _count(attributes, "n_iter")
+    if "feature_names_in" in attributes:
+        estimator.feature_names_in_ = np.array([str(n) for n in attributes["feature_names_in"]], dtype=object)
+    p = features.n_outputs(estimator.n_features_in_)
+    coef = _read(group, "coef", name)
+    if coef.ndim not in (1, 2) or coef.shape[-1] != p:
+        message = f"the model {name} is damaged: coef has shape {coef.shape} for {p} features; fit it again"
+        raise InputError(message)
+    intercept = _read(group, "intercept", name)
+    if intercept.shape not in ((), coef.shape[:-1]):
+        message = (
+            f"the model {name} is damaged: intercept has shape {intercept.shape}, coef {coef.shape}; "
+            "fit it again"
+        )
+        raise InputError(message)
+    estimator.coef_ = coef
+    estimator.intercept_ = intercept if intercept.ndim else float(intercept)
+    estimator.target_mean_ = np.array(_restore(attributes["target_mean"]), np.float64)
+    if estimator.target_mean_.shape != (coef.size // p,):
+        message = (
+            f"the model {name} is damaged: {estimator.target_mean_.size} means of the target; fit it again"
+        )
+        raise InputError(message)
+    spectrum = _read(group, "spectrum", name) if "spectrum" in group else None
+    estimator.result_ = _result(attributes["result"], spectrum)
+    return estimator
+
+
+def _read(group: zarr.Group, key: str, name: str) -> NDArray[np.float64]:
+    """Read an array, but only after making sure that what it declares is there."""
+    if key not in group:
+        message = f"the model {name} is incomplete: it has no array {key!r}; fit it again"
+        raise SourceError(message)
+    array = group[key]
+    if not isinstance(array, zarr.Array) or array.dtype != np.float64 or array.ndim > 2:
+        message = f"the model {name} is damaged: {key!r} is not an array of float64; fit it again"
+        raise InputError(message)
+    if array.compressors or array.filters or array.shards is not None:
+        message = f"the model {name}: {key!r} is compressed, which models are not; fit it again"
+        raise InputError(message)
+    stored = array.nbytes_stored()
+    if stored < array.nbytes:
+        message = (
+            f"the model {name} is incomplete: {key!r} of shape {array.shape} takes {array.nbytes} bytes, "
+            f"and {stored} are stored; fit it again"
+        )
+        raise SourceError(message)
+    try:
+        values = np.array(array[...], dtype=np.float64)
+    except Exception as error:
+        message = f"{key!r} of the model {name} cannot be read: {error}; fit it again"
+        raise SourceError(message) from error
+    if not np.all(np.isfinite(values)):
+        message = f"the model {name} is damaged: {key!r} holds values that are not finite; fit it again"
+        raise InputError(message)
+    return values
+
+
+def _settings(estimator: Any) -> dict[str, Any]:
+    """Collect the settings that are plain data."""
+    found = {
+        key: _plain(value) for key, value in estimator.get_params(deep=False).items() if key not in _LEFT_OUT
+    }
+    return {key: value for key, value in found.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(item, (int, float)) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _count(attributes: dict[str, Any], key: str) -> int:
+    value = attributes[key]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        message = f"{key} is {value!r}"
+        raise ValueError(message)
+    return value
+
+
+def _describe(result: FitResult) -> dict[str, Any]:
+    fields = dataclasses.fields(FitResult)
+    values = {field.name: getattr(result, field.name) for field in fields if field.name != "spectrum"}
+    return {key: _plain(value) for key, value in values.items()}
+
+
+def _result(description: dict[str, Any], spectrum: NDArray[np.float64] | None) -> FitResult:
+    values = {key: _restore(value) for key, value in description.items()}
+    values["passes"] = [PassRecord(**item | {"cost": Cost(**item["cost"])}) for item in values["passes"]]
+    if values["certificate"] is not None:
+        values["certificate"] = Certificate(**values["certificate"])
+    return FitResult(**values, spectrum=spectrum)
+
+
+def _plain(value: Any) -> Any:
+    """Turn dataclasses, arrays and NumPy scalars into JSON, which has no infinity and no NaN."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _restore(value: Any) -> Any:
+    """Undo :func:`_plain`, but for the types of sequences."""
+    if isinstance(value, dict):
+        return {key: _restore(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_restore(item) for item in value]
+    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
