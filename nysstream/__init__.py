@@ -2,6 +2,7 @@
 
 from nysstream import features
 from nysstream.estimators import Ridge
+from nysstream.estimators.model_file import load
 from nysstream.operators import LinearOperator, as_operator
 from nysstream.operators.gram import gram
 from nysstream.sketching.nystrom import Nystrom, nystrom
@@ -23,6 +24,7 @@ __all__ = [
     "descent",
     "features",
     "gram",
+    "load",
     "nystrom",
     "open",
     "pcg",

@@ -86,8 +86,9 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
             group = zarr.create_group(store, zarr_format=3, overwrite=True)
             for key, values in arrays.items():
                 data = np.ascontiguousarray(values, np.float64).reshape(np.shape(values))
-                config = {"write_empty_chunks": True}
-                group.create_array(key, data=data, chunks=data.shape, compressors=None, config=config)
+                group.create_array(
+                    key, data=data, chunks=data.shape, compressors=None, config={"write_empty_chunks": True}
+                )
             group.update_attributes(attributes)  # last: before it, this is no model
     except NysstreamError:
         raise
@@ -134,9 +135,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         message = f"the model {name} cannot be opened: {type(error).__name__}: {error}"
         raise SourceError(message) from error
     if attributes.get("format") != FORMAT:
-        message = (
-            f"{name} is no model of nysstream; a model is what fit(...).save(path) or `fit --out` writes"
-        )
+        message = f"{name} is no model of nysstream, as save(path) and `nysstream fit --out` write them"
         raise InputError(message)
     if attributes.get("version") != VERSION:
         message = (
@@ -192,9 +191,7 @@ def _build(group: zarr.Group, attributes: dict[str, Any], name: str) -> Any:
     estimator.intercept_ = intercept if intercept.ndim else float(intercept)
     estimator.target_mean_ = np.array(_restore(attributes["target_mean"]), np.float64)
     if estimator.target_mean_.shape != (coef.size // p,):
-        message = (
-            f"the model {name} is damaged: {estimator.target_mean_.size} means of the target; fit it again"
-        )
+        message = f"the model {name} is damaged: its target_mean does not fit its coef; fit it again"
         raise InputError(message)
     spectrum = _read(group, "spectrum", name) if "spectrum" in group else None
     estimator.result_ = _result(attributes["result"], spectrum)
