@@ -135,13 +135,7 @@ class Nystrom:
             clustered spectra converge faster.
         """
         p = int(self.vectors.shape[0])
-        kappa = self.condition_number(shift)
-        if kappa == 1:
-            return 1
-        root = math.sqrt(kappa)
-        if not math.isfinite(root):
-            return p
-        return min(p, max(1, math.ceil(math.log(2 / rtol) / (2 * math.atanh(1 / root)))))
+        return int(min(p, chebyshev_iterations(self.condition_number(shift), rtol)))
 
     def truncate(self, rank: int) -> Nystrom:
         """Keep the leading ``rank`` eigenpairs; the certificate follows.
@@ -179,8 +173,20 @@ class Nystrom:
                 'preconditioner is blind: expect more passes, or sketch with precision="double"'
             )
             warnings.warn(message, AccuracyWarning, stacklevel=2)
-        return NystromPreconditioner(self.vectors, self.values, self.tail)
+        return NystromPreconditioner(self.vectors, self.values, self.tail, floor)
 
     @cached_property
     def _values(self) -> NDArray[np.float64]:
         return to_host(self.values)
+
+
+def chebyshev_iterations(condition_number: float, rtol: float) -> float:
+    """Count the iterations after which Chebyshev's bound on the relative error is ``rtol``."""
+    if not 0 < rtol < 1:
+        message = f"rtol={rtol!r}: it must lie between 0 and 1"
+        raise InputError(message)
+    if condition_number <= 1:
+        return 1.0
+    if math.isinf(condition_number):
+        return math.inf
+    return max(1.0, math.ceil(math.log(2 / rtol) / (2 * math.atanh(1 / math.sqrt(condition_number)))))

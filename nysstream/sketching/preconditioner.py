@@ -43,7 +43,7 @@ class Preconditioner(ABC):
         array, shape (p, k)
         """
 
-    def take(self, columns: NDArray[np.intp]) -> Preconditioner:  # noqa: ARG002
+    def take(self, columns: NDArray[np.intp]) -> Preconditioner:
         """Return what preconditions a block made of these columns of the original block."""
         return self
 
@@ -60,7 +60,7 @@ class Preconditioner(ABC):
 class Identity(Preconditioner):
     """No preconditioning: conjugate gradients as they are."""
 
-    def inverse(self, V: Array, shift: Shift) -> Array:  # noqa: ARG002
+    def inverse(self, V: Array, shift: Shift) -> Array:
         """Return ``V`` itself."""
         return V
 
@@ -94,7 +94,7 @@ class Inverse(Preconditioner):
 
     matrix: Any
 
-    def inverse(self, V: Array, shift: Shift) -> Array:  # noqa: ARG002
+    def inverse(self, V: Array, shift: Shift) -> Array:
         """Multiply by the supplied matrix."""
         return self.matrix @ V
 
@@ -161,6 +161,8 @@ class NystromPreconditioner(Preconditioner):
     tail : float
         The level :math:`\tau` to which the captured eigenvalues are brought down, at most the
         smallest value: the next eigenvalue of the approximation.
+    floor : float
+        Noise floor of the values; a tail that does not rise above it is no better than zero.
 
     Notes
     -----
@@ -175,6 +177,7 @@ class NystromPreconditioner(Preconditioner):
     vectors: Array
     values: Array
     tail: float
+    floor: float = 0.0
 
     def inverse(self, V: Array, shift: Shift) -> Array:
         """Apply the inverse of P to a block ``(p, k)``."""
@@ -199,9 +202,10 @@ class NystromPreconditioner(Preconditioner):
             return V
         row = _row(self.values, shift)
         level = self.tail + row
-        # A matrix of exact low rank without a shift has level zero, and P would be singular. Any
-        # level is right then, for solutions live in the range of A; take the smallest value.
-        level = xp.where(level > 0, level, self.values[-1])
+        if self.tail <= self.floor:
+            # Without a shift a matrix of low rank has level zero, where P is singular and amplifies
+            # rounding outside the range of A. Any level is right there: take the smallest value.
+            level = xp.where(row > 0, level, self.values[-1])
         weights = ((self.values[:, None] + row) / level) ** power
         coordinates = xp.matmul(self.vectors.T, V)
         return V + xp.matmul(self.vectors, (weights - 1.0) * coordinates)

@@ -12,7 +12,7 @@ from scipy.special import gammaincinv
 
 from nysstream.arrays import like, namespace, to_host
 from nysstream.errors import InputError, NotPositiveSemidefinite
-from nysstream.sketching.approximation import FAILURE_PROBABILITY, Certificate, Nystrom
+from nysstream.sketching.approximation import FAILURE_PROBABILITY, Certificate, Nystrom, chebyshev_iterations
 
 Array = Any  # any array of the Python array API standard
 
@@ -129,13 +129,15 @@ class Sketch:
         -----
         Cost: no pass; less than twice the flops of :meth:`nystrom`.
         """
+
+        # Not capped at p, where a hopeless prefix would look as good as the whole.
+        def iterations(columns: int) -> float:
+            return chebyshev_iterations(self.nystrom(columns).condition_number(shift), rtol)
+
         rank = int(self.product.shape[1])
-        allowed = (1 + slack) * self.nystrom().predicted_iterations(shift, rtol)
-        while rank > 1:
-            half = math.ceil(rank / 2)
-            if self.nystrom(half).predicted_iterations(shift, rtol) > allowed:
-                break
-            rank = half
+        allowed = (1 + slack) * iterations(rank)
+        while math.isfinite(allowed) and rank > 1 and iterations(math.ceil(rank / 2)) <= allowed:
+            rank = math.ceil(rank / 2)
         return rank
 
     def _prefix(self, rank: int | None) -> int:

@@ -24,6 +24,7 @@ class Status(enum.Enum):
     MAX_PASSES = "The pass limit was reached: raise max_passes, raise the rank, or loosen the tolerance."
     MAX_ITERATIONS = "The iteration limit was reached: raise it, raise the rank, or loosen the tolerance."
     TIME_LIMIT = "The time limit was reached: raise time_limit, or resume from the returned state."
+    STOPPED = "The callback asked to stop: resume from the returned state."
     INTERRUPTED = "The solve was interrupted: the value is the last complete step; resume from its state."
     STALLED = (
         "The residual no longer decreases: rounding in the products limits the accuracy. Ask for "
@@ -80,15 +81,15 @@ class Solver(ABC, Generic[P, S]):
     def report(self, problem: P, state: S) -> dict[str, Any]:
         """Measure the state for the history: numbers and small host arrays by name."""
 
-    def passes_ahead(self, problem: P, state: S) -> int:  # noqa: ARG002
+    def passes_ahead(self, problem: P, state: S) -> int:
         """Count the reads of one more step and of finishing after it."""
         return 1
 
-    def passes_to_finish(self, problem: P, state: S) -> int:  # noqa: ARG002
+    def passes_to_finish(self, problem: P, state: S) -> int:
         """Count the reads of finishing now."""
         return 0
 
-    def finish(self, problem: P, state: S) -> S:  # noqa: ARG002
+    def finish(self, problem: P, state: S) -> S:
         """Settle a state that a limit cut short, e.g. by verifying its residual."""
         return state
 
@@ -149,7 +150,7 @@ def solve(
         Seconds. No step begins that, if it lasted as long as the longest so far, would leave no
         time to finish.
     callback : callable, optional
-        Called with the state and the record of every step.
+        Called with the state and the record of every step; it may raise ``StopIteration``.
     throw : bool
         Raise unless converged.
 
@@ -197,9 +198,12 @@ def solve(
     try:
         while True:
             history.append(record(state))
-            if callback is not None:
-                callback(state, history[-1])
             status = solver.check(problem, state) or limit(state)
+            if callback is not None:
+                try:
+                    callback(state, history[-1])
+                except StopIteration:
+                    status = status or Status.STOPPED
             if status is not None:
                 break
             began = time.perf_counter()
@@ -211,6 +215,7 @@ def solve(
             left is None or left >= solver.passes_to_finish(problem, state)
         ):
             state = solver.finish(problem, state)
+            history.append(record(state))
             if solver.check(problem, state) is Status.CONVERGED:
                 status = Status.CONVERGED
     except KeyboardInterrupt:

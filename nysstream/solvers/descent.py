@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Array = Any  # any array of the Python array API standard
 
-# Doublings of the estimate in a row after which the step length is not to blame.
-_MAX_RISES = 8
+# Steps without a new lowest energy after which rounding is to blame, not the step length.
+_MAX_IDLE = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,10 @@ class DescentState:
         Inner products of residual and direction.
     largest : ndarray, shape (k,)
         Estimates of the largest eigenvalue of the preconditioned operator.
-    rises : ndarray of int, shape (k,)
-        Steps in a row after which the energy was larger.
+    lowest : ndarray, shape (k,)
+        The smallest energies so far.
+    idle : ndarray of int, shape (k,)
+        Steps since.
     iterations : int
     """
 
@@ -51,7 +53,8 @@ class DescentState:
     rhs_norm: NDArray[np.float64]
     energy: NDArray[np.float64]
     largest: NDArray[np.float64]
-    rises: NDArray[np.int64]
+    lowest: NDArray[np.float64]
+    idle: NDArray[np.int64]
     iterations: int
 
 
@@ -107,9 +110,8 @@ class Descent(Solver[LinearSystem, DescentState]):
         R = B if start is None else problem.true_residual(X)
         D = problem.precondition.inverse(R, problem.shifts)
         largest = self._power_method(problem)
-        return DescentState(
-            X, R, D, norms(R), norms(B), dots(R, D), largest, np.zeros(B.shape[1], np.int64), 0
-        )
+        energy, idle = dots(R, D), np.zeros(B.shape[1], np.int64)
+        return DescentState(X, R, D, norms(R), norms(B), energy, largest, energy, idle, 0)
 
     def step(self, problem: LinearSystem, state: DescentState) -> DescentState:
         """Move all columns along their preconditioned residuals."""
@@ -124,9 +126,10 @@ class Descent(Solver[LinearSystem, DescentState]):
             largest = np.fmax(state.largest, np.where(moving, curvature, 0.0))
             risen = moving & (energy > state.energy)
             largest = np.where(risen, 2 * largest, largest)
-        rises = np.where(risen, state.rises + 1, 0)
+        idle = np.where(moving & (energy >= state.lowest), state.idle + 1, 0)
+        state = replace(state, lowest=np.fmin(state.lowest, energy), idle=idle)
         state = replace(state, iterate=X, residual=R, direction=D, norm=norms(R), energy=energy)
-        return replace(state, largest=largest, rises=rises, iterations=state.iterations + 1)
+        return replace(state, largest=largest, iterations=state.iterations + 1)
 
     def check(self, problem: LinearSystem, state: DescentState) -> Status | None:
         """Stop when every column has converged, or at the limit."""
@@ -136,16 +139,16 @@ class Descent(Solver[LinearSystem, DescentState]):
             return Status.CONVERGED
         if not np.all(state.largest > 0):
             return Status.BREAKDOWN
-        if state.rises.max() >= _MAX_RISES:
+        if np.any((state.idle >= _MAX_IDLE) & (state.norm > self._threshold(state))):
             return Status.STALLED
         limit = 100 * problem.rhs.shape[0] if self.max_iterations is None else self.max_iterations
         return Status.MAX_ITERATIONS if state.iterations >= limit else None
 
-    def value(self, problem: LinearSystem, state: DescentState) -> Array:  # noqa: ARG002
+    def value(self, problem: LinearSystem, state: DescentState) -> Array:
         """Return the iterate."""
         return state.iterate
 
-    def report(self, problem: LinearSystem, state: DescentState) -> dict[str, Any]:  # noqa: ARG002
+    def report(self, problem: LinearSystem, state: DescentState) -> dict[str, Any]:
         """Measure true residuals relative to the right-hand sides."""
         relative = np.divide(state.norm, state.rhs_norm, out=state.norm.copy(), where=state.rhs_norm > 0)
         return {

@@ -144,12 +144,12 @@ class PCG(Solver[LinearSystem, PCGState]):
         worst = int(state.fate.max())
         return {CONVERGED: Status.CONVERGED, STALLED: Status.STALLED, BREAKDOWN: Status.BREAKDOWN}[worst]
 
-    def value(self, problem: LinearSystem, state: PCGState) -> Array:  # noqa: ARG002
+    def value(self, problem: LinearSystem, state: PCGState) -> Array:
         """Return each column's iterate of smallest true residual, or a later one of smaller residual."""
         newer = ~state.fresh & (state.norm < state.best_norm[state.columns])
         return put(state.best, state.columns[newer], take(state.iterate, np.flatnonzero(newer)))
 
-    def report(self, problem: LinearSystem, state: PCGState) -> dict[str, Any]:  # noqa: ARG002
+    def report(self, problem: LinearSystem, state: PCGState) -> dict[str, Any]:
         """Measure residuals relative to the right-hand sides, and whether all are true ones."""
         norm = state.best_norm.copy()
         norm[state.columns] = np.fmin(norm[state.columns], state.norm)
@@ -165,7 +165,7 @@ class PCG(Solver[LinearSystem, PCGState]):
         """Count one read for the step, and one to verify, unless the step itself verifies all."""
         return 1 if self._due(problem, state).all() else 2
 
-    def passes_to_finish(self, problem: LinearSystem, state: PCGState) -> int:  # noqa: ARG002
+    def passes_to_finish(self, problem: LinearSystem, state: PCGState) -> int:
         """Count one read, unless all true residuals are known."""
         return 0 if state.fresh.all() else 1
 
