@@ -70,8 +70,10 @@ class LeastSquares:
         """Sum the weighted squared residuals of each column, from the last pass that saw it."""
         result = np.full(W.shape[1], np.nan)
         for evaluated, squares in self._evaluated:
-            same = np.all(evaluated == W, axis=0)
-            result[same] = squares[same]
+            for j in range(W.shape[1]):
+                same = np.flatnonzero(np.all(evaluated == W[:, j : j + 1], axis=0))
+                if same.size:
+                    result[j] = squares[same[0]]
         missing = np.isnan(result)
         if missing.any():  # a column without a last pass: from the sums of the set-up
             ((_, squares),) = reduce(
