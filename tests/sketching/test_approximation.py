@@ -80,6 +80,8 @@ def test_predicted_iterations_follow_the_condition_number(rng):
     assert 2 * rate**t <= 1e-6 < 2 * rate ** (t - 1)
     assert few.predicted_iterations(0.0, 1e-6) == 200
     assert few.condition_number(0.0) == math.inf
+    assert few.predicted_iterations(1e-2, 0.0) == 200
+    assert few.predicted_iterations(1e-2, 1.0) == 1
 
 
 def test_a_rank_of_three_effective_dimensions_conditions_below_28(rng):
