@@ -37,6 +37,7 @@ class ArraySource(RowSource):
             raise InputError(message)
         self.name = name
         self.shape, self.dtype, self.vector = numeric_matrix(name, array.shape, array.dtype)
+        self._mapped = isinstance(array, np.memmap)
         plain = np.asarray(array)
         self._matrix = plain[:, None] if self.vector else plain
 
@@ -57,8 +58,8 @@ class ArraySource(RowSource):
 
     @property
     def resident(self) -> bool:
-        """True: the rows are in memory."""
-        return True
+        """True, unless the array is mapped from a file (and so scattered in it that it is not read)."""
+        return not self._mapped
 
     def read(self, rows: slice, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Read a run of rows: a view of the array where ``out`` is not given."""

@@ -85,12 +85,12 @@ class ChunkLayout:
     @property
     def encoded_bound(self) -> int:
         """Bytes of an encoded chunk at most, allowing for data that do not compress."""
-        return self.nbytes + self.nbytes // 64 + 1024 if self.steps else 0
+        return self.nbytes + self.nbytes // 64 + 1024
 
     @property
     def scratch_bytes(self) -> int:
-        """Scratch for decoding one chunk: its stored bytes, one copy per step, the decoded block."""
-        return self.encoded_bound + max(1, len(self.steps)) * (self.nbytes + 8)
+        """Scratch for decoding one chunk: its stored bytes and what each step makes of them."""
+        return (len(self.steps) + 1) * self.encoded_bound
 
     def matches(self, target: NDArray[Any]) -> bool:
         """Whether stored bytes can go to ``target`` unchanged."""

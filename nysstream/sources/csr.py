@@ -70,12 +70,13 @@ class CSRSource(RowSource):
         """True: the rows are in memory."""
         return True
 
-    def read(self, rows: slice, out: NDArray[Any] | None = None) -> csr_array:  # noqa: ARG002
+    def read(self, rows: slice, out: NDArray[Any] | None = None) -> csr_array:
         """Read a run of rows as CSR sharing the matrix's data; ``out`` is ignored."""
         check_rows(self, rows)
         first, last = int(self._indptr[rows.start]), int(self._indptr[rows.stop])
         pointers = np.subtract(self._indptr[rows.start : rows.stop + 1], first)
-        parts = (self._data[first:last], self._indices[first:last], pointers)
-        block = csr_array(parts, shape=(rows.stop - rows.start, self.shape[1]), copy=False)
+        # The constructor would copy a part that is much smaller than the whole.
+        block = csr_array((rows.stop - rows.start, self.shape[1]), dtype=self.dtype)
+        block.data, block.indices, block.indptr = self._data[first:last], self._indices[first:last], pointers
         block.has_canonical_format = True
         return block

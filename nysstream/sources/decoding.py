@@ -140,16 +140,14 @@ class LZ4:
 
 @dataclass(frozen=True)
 class CRC32C:
-    """A CRC-32C checksum after the data (before it in Zarr's format 2)."""
+    """A CRC-32C checksum after the data."""
 
     overhead: ClassVar[int | None] = 4
-    at_start: bool = False
 
     def decode(self, encoded: Bytes, decoded: Bytes) -> None:
         """Verify the checksum and copy the data."""
-        data, stored = (encoded[4:], encoded[:4]) if self.at_start else (encoded[:-4], encoded[-4:])
-        _copy(data, decoded)
-        if google_crc32c.value(decoded) != int.from_bytes(stored.tobytes(), "little"):
+        _copy(encoded[:-4], decoded)
+        if google_crc32c.value(decoded) != int.from_bytes(encoded[-4:].tobytes(), "little"):
             message = "its CRC-32C checksum does not match"
             raise ValueError(message)
 
@@ -179,7 +177,11 @@ class Unshuffle:
             raise ValueError(message)
         count = decoded.nbytes // self.itemsize
         whole = count * self.itemsize
-        decoded[:whole].reshape(count, self.itemsize)[...] = encoded[:whole].reshape(self.itemsize, count).T
+        planes = encoded[:whole].reshape(self.itemsize, count)
+        elements = decoded[:whole].reshape(count, self.itemsize)
+        for first in range(0, count, _PIECE):  # a tile stays in cache while its planes are woven in
+            for place in range(self.itemsize):
+                elements[first : first + _PIECE, place] = planes[place, first : first + _PIECE]
         decoded[whole:] = encoded[whole:]
 
 

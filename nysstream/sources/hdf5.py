@@ -84,7 +84,12 @@ class HDF5Source(RowSource):
         if dataset.shape is None:
             message = f"{self.name} is empty: it has no shape; choose another dataset"
             raise InputError(message)
-        self.shape, self.dtype, self.vector = numeric_matrix(self.name, dataset.shape, dataset.dtype)
+        try:
+            dtype = dataset.dtype
+        except TypeError as error:
+            message = f"{self.name} has an HDF5 type that NumPy lacks ({error}); write it again as float64"
+            raise InputError(message) from error
+        self.shape, self.dtype, self.vector = numeric_matrix(self.name, dataset.shape, dtype)
         if not allow_external:
             refuse_external(dataset, self.name)
         self.chunk_rows = int(dataset.chunks[0]) if dataset.chunks else 1
@@ -93,7 +98,7 @@ class HDF5Source(RowSource):
         self._pid: int | None = None
         self._opened(dataset if live else self._reopened())
         if missing_chunks != "fill":
-            self._survey(refuse=missing_chunks == "error")
+            self._survey(dataset, refuse=missing_chunks == "error")
 
     @classmethod
     def accepts_url(cls, url: str) -> bool:
@@ -205,12 +210,22 @@ class HDF5Source(RowSource):
             direct = out.dtype == stored and target.flags.c_contiguous
             values = target if direct else scratch("decoded", target.size * stored.itemsize).view(stored)
             try:
+                self._refuse_truncated()
                 shape = target.shape[:1] if self.vector else target.shape
                 self._dataset.read_direct(values.reshape(shape), source_sel=part)
             except (OSError, ValueError, RuntimeError) as error:
                 raise self._unreadable(part, error) from error
             if not direct:
                 assign(target, values.reshape(target.shape))
+
+    def _refuse_truncated(self) -> None:
+        """HDF5 reads zeros beyond the end of a file, and says nothing."""
+        if self._live is not None:
+            return
+        size = os.stat(self._dataset.file.filename).st_size
+        if size < self._file_size:
+            message = f"the file has shrunk from {self._file_size} to {size} bytes since it was opened"
+            raise ValueError(message)
 
     def _current(self) -> None:
         """Open the file in a process that received this source, or was forked from one that had."""
@@ -228,38 +243,41 @@ class HDF5Source(RowSource):
         return find_dataset(file, self._member, self._path, allow_external=self._allow_external)
 
     def _opened(self, dataset: Any) -> None:
-        self._dataset = dataset
+        """Note where the data lie; keep the dataset open only if HDF5 has to read it."""
         self._fill = np.asarray(dataset.fillvalue, dataset.dtype)
         self._chunk_bytes = int(np.prod(dataset.chunks or (0,))) * dataset.dtype.itemsize
         self._plain: NpySource | None = None
         self._chunks: ChunkIndex | None = None
-        if self._live is None:
-            offset = contiguous_offset(dataset)
-            if offset is not None:
-                path, shape = dataset.file.filename, dataset.shape
-                self._plain = NpySource(path, shape=shape, dtype=dataset.dtype, offset=offset, fortran=False)
-                self._plain.name = self.name
-            else:
-                self._chunks = chunk_index(dataset)
-        unknown = missing_filter(dataset) if self._chunks is None else None
-        if unknown is not None:
-            message = (
-                f"{self.name} needs the HDF5 filter {unknown}; install hdf5plugin, or rewrite it with gzip"
-            )
-            raise SourceError(message)
+        self._dataset: Any = None
+        offset = None if self._live is not None else contiguous_offset(dataset)
+        if offset is not None:
+            path, shape = dataset.file.filename, dataset.shape
+            self._plain = NpySource(path, shape=shape, dtype=dataset.dtype, offset=offset, fortran=False)
+            self._plain.name = self.name
+        elif self._live is None:
+            self._chunks = chunk_index(dataset)
+        if self._plain is None and self._chunks is None:
+            unknown = missing_filter(dataset)
+            if unknown is not None:
+                message = (
+                    f"{self.name} needs the HDF5 filter {unknown}; install hdf5plugin or rewrite it with gzip"
+                )
+                raise SourceError(message)
+            self._dataset = dataset
+            self._file_size = 0 if self._live is not None else os.stat(dataset.file.filename).st_size
         self._pid = os.getpid()
 
-    def _survey(self, *, refuse: bool) -> None:
+    def _survey(self, dataset: Any, *, refuse: bool) -> None:
         """Count the chunks that were never written, before any work starts."""
-        rows, columns = self._dataset.shape[0], self.shape[1]
-        if self._dataset.is_virtual or self._dataset.external or rows * columns == 0:
+        rows, columns = self.shape
+        if dataset.is_virtual or dataset.external or rows * columns == 0:
             return
-        if self._dataset.chunks is None:
-            total, stored = 1, int(self._dataset.id.get_storage_size() > 0)
+        if dataset.chunks is None:
+            total, stored = 1, int(dataset.id.get_storage_size() > 0)
         else:
-            chunk = (*self._dataset.chunks, 1)[:2]
+            chunk = (*dataset.chunks, 1)[:2]
             total = -(-rows // chunk[0]) * -(-columns // chunk[1])
-            stored = min(total, self._dataset.id.get_num_chunks())
+            stored = min(total, dataset.id.get_num_chunks())
         if stored == total:
             return
         which = f"{self.name}: {total - stored} of {total} chunks are absent"

@@ -84,7 +84,7 @@ class NpySource(RowSource):
             return False
 
     @classmethod
-    def open(cls, url: str, name: str | None, *, missing_chunks: str = "warn") -> NpySource:  # noqa: ARG003
+    def open(cls, url: str, name: str | None, *, missing_chunks: str = "warn") -> NpySource:
         """Open a .npy file.
 
         Raises

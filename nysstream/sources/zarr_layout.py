@@ -172,9 +172,7 @@ def _step(name: str, settings: Mapping[str, Any], *, format_2: bool) -> Step | N
             return LZ4()
         case "shuffle":
             return Unshuffle(int(settings.get("elementsize", 4)))
-        case "crc32c" if not format_2 and name == "crc32c":
-            return CRC32C()
-        case "crc32c" if settings.get("location", "start") in ("start", "end"):
-            return CRC32C(at_start=settings.get("location", "start") == "start")
+        case "crc32c" if name == "crc32c" and not format_2:
+            return CRC32C()  # numcodecs' own has put the checksum at either end
         case _:
             return None

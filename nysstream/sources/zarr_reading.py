@@ -53,14 +53,16 @@ class ZarrReader:
 
     @property
     def decode_bytes(self) -> int:
-        """The stored bytes of a chunk (or of neighbours within a shard) and its decoded block."""
+        """The stored bytes of the chunks (or runs of a shard) fetched at once, and one decoded block."""
         layout = self.layout
         if layout.chunk is None:
             width = -(-self._n_columns // layout.shape[1]) * layout.shape[1]
             return 3 * layout.shape[0] * width * self._dtype.itemsize
-        if layout.shard is None:
-            return max(_PIECE_BYTES, layout.chunk.scratch_bytes)
-        return layout.chunk.scratch_bytes + max(_RUN_BYTES, layout.chunk.nbytes)
+        run = layout.chunk.encoded_bound
+        if layout.shard is not None:
+            run = max(layout.shard.index_bytes, _RUN_BYTES + layout.chunk.encoded_bound)
+        fetched = run * self._blobs.at_once
+        return max(_PIECE_BYTES, layout.chunk.scratch_bytes + fetched)
 
     def read(self, rows: slice, out: NDArray[Any]) -> None:
         """Fill ``out`` with a run of rows.

@@ -156,6 +156,8 @@ class FileBlob(OpenFile):
 class LocalBlobs:
     """Chunks in files under a directory."""
 
+    at_once = 1
+
     def __init__(self, root: str) -> None:
         self._root = root
 
@@ -176,7 +178,13 @@ class LocalBlobs:
 
     def present(self, keys: Iterable[str]) -> Iterator[bool]:
         """Tell for each key whether it is there."""
-        return (os.path.exists(f"{self._root}/{key}") for key in keys)
+        for key in keys:
+            try:
+                os.stat(f"{self._root}/{key}")
+            except (FileNotFoundError, NotADirectoryError):
+                yield False
+            else:
+                yield True
 
 
 class MemoryBlob:
@@ -216,6 +224,8 @@ class RangedBlob:
 
 class RemoteBlobs:
     """Chunks in any of Zarr's stores, fetched a few at a time."""
+
+    at_once = _BATCH
 
     def __init__(self, store: Any, path: str) -> None:
         self._store = store
