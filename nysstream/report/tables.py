@@ -1,0 +1,92 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from nysstream.estimators.planning import describe_threads
+from nysstream.report import wording
+
+if TYPE_CHECKING:
+    from nysstream.estimators.planning import Plan
+    from nysstream.estimators.results import FitResult
+
+
+def summary_table(result: FitResult) -> Table:
+    """Tabulate how a fit went.
+
+    Parameters
+    ----------
+    result : FitResult
+
+    Returns
+    -------
+    rich.table.Table
+        Two columns: what, and how much.
+    """
+    stats, table = result.stats, _two_columns()
+    style = "bold green" if result.converged else "bold yellow"
+    table.add_row("Status", Text(wording.headline(result.status), style=style))
+    if not result.converged:
+        table.add_row("", Text(result.advice))
+    if "n_rows" in stats:
+        shape = f"{wording.number(stats['n_rows'])} rows × {wording.number(stats['n_features'])} features"
+        table.add_row("Problem", Text(shape))
+    shown = {"status", "n_rows", "n_features", "memory_limit_bytes"}
+    for name, value in stats.items():
+        if name in shown or value is None:
+            continue
+        text = wording.statistic(name, value)
+        limit = stats.get("memory_limit_bytes")
+        if name == "peak_bytes" and limit:
+            text += f" of {wording.size(limit)} ({wording.percent(value, limit)})"
+        if name == "rank" and not value:
+            text = "no sketch"
+        table.add_row(wording.label(name), Text(text))
+    return table
+
+
+def plan_table(plan: Plan) -> Table:
+    """Tabulate what a fit will need.
+
+    Parameters
+    ----------
+    plan : Plan
+
+    Returns
+    -------
+    rich.table.Table
+        Two columns: what, and how much. Memory by what holds it, at the peak.
+    """
+    design, budget, table = plan.design, plan.budget, _two_columns()
+    n, p = design.shape
+    table.add_row("Problem", Text(f"{wording.number(n)} rows × {wording.number(p)} features"))
+    table.add_row("Systems solved together", Text(wording.number(plan.n_systems)))
+    sketch = f"up to {plan.rank} columns, {plan.n_probes} probes" if plan.rank else "none"
+    table.add_row("Sketch", Text(sketch))
+    table.add_row("Passes run as", Text(describe_threads(plan)))
+    cached = f", {wording.percent(plan.cached_bytes, plan.pass_bytes)} of it kept in memory"
+    table.add_row(
+        "Read per pass", Text(f"{wording.size(plan.pass_bytes)}{cached if plan.cached_bytes else ''}")
+    )
+    table.add_section()
+    for name, nbytes in budget.needs.items():
+        if nbytes:
+            table.add_row(Text(f"Memory: {name}"), Text(wording.size(nbytes)))
+    table.add_section()
+    share = wording.percent(budget.peak, budget.limit)
+    table.add_row(
+        "Projected peak", Text(f"{wording.size(budget.peak)} of {wording.size(budget.limit)} ({share})")
+    )
+    table.add_row("Left for cached blocks", Text(wording.size(budget.spare)))
+    return table
+
+
+def _two_columns() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table

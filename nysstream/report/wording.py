@@ -1,0 +1,143 @@
+"""Numbers and states in words, the same on the terminal and on the page."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from dask.utils import format_bytes
+
+from nysstream.sketching.approximation import FAILURE_PROBABILITY
+
+if TYPE_CHECKING:
+    from nysstream.estimators.results import FitResult
+
+HEADLINES = {
+    "converged": "Converged",
+    "max_passes": "Stopped at the pass limit",
+    "max_iterations": "Stopped at the iteration limit",
+    "time_limit": "Stopped at the time limit",
+    "interrupted": "Interrupted",
+    "stalled": "Stalled before the tolerance",
+    "breakdown": "Broke down",
+}
+
+LABELS = {
+    "status": "Status",
+    "passes": "Passes over the data",
+    "iterations": "Iterations",
+    "seconds": "Time",
+    "bytes_read": "Read from the store",
+    "bytes_from_cache": "Served from memory",
+    "peak_bytes": "Peak memory of the process",
+    "memory_limit_bytes": "Memory limit",
+    "relative_residual": "Relative residual, recomputed",
+    "objective": "Objective",
+    "rank": "Rank of the sketch",
+    "effective_dimension": "Effective dimension",
+    "n_rows": "Rows",
+    "n_features": "Features",
+}
+
+MAX_LISTED = 10
+
+
+def headline(status: str) -> str:
+    """Say in a few words how a fit ended."""
+    return HEADLINES.get(status, status.replace("_", " ").capitalize())
+
+
+def label(name: str) -> str:
+    """Name a statistic for people."""
+    return LABELS.get(name, name.replace("_", " ").capitalize())
+
+
+def number(value: float) -> str:
+    """Write a count in full, with separators, and any other number to three digits."""
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}"
+    if math.isfinite(value) and value == round(value) and 1000 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time span."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(nbytes: float) -> str:
+    """Write a number of bytes."""
+    return format_bytes(int(nbytes))
+
+
+def percent(part: float, whole: float) -> str:
+    """Write a share; nothing of nothing is none."""
+    share = 100 * part / whole if whole else 0.0
+    return f"{share:.0f} %" if share >= 1 or share == 0 else f"{share:.1g} %"
+
+
+def statistic(name: str, value: Any) -> str:
+    """Write a statistic of a fit in the units that its name tells."""
+    if value is None:
+        return "not known"
+    if isinstance(value, str):
+        return headline(value) if name == "status" else value
+    if name == "effective_dimension":
+        return bracket(value)
+    if isinstance(value, (list, tuple, np.ndarray)):
+        shown = ", ".join(statistic(name, item) for item in value[:MAX_LISTED])
+        return shown if len(value) <= MAX_LISTED else f"{shown}, … ({len(value)} in all)"
+    if name.endswith("_bytes") or name.startswith("bytes_"):
+        return size(value)
+    return duration(value) if name == "seconds" else number(value)
+
+
+def bracket(dimension: Any) -> str:
+    """Write bounds of an effective dimension, or the dimension where they agree."""
+    lower, upper = (f"{bound:.1f}" if bound < 100 else f"{bound:,.0f}" for bound in dimension)
+    return lower if lower == upper else f"{lower} to {upper}"
+
+
+def method(result: FitResult, solver: str | None = None) -> str:
+    """Name the method behind a fit."""
+    if solver not in (None, "auto", "nystrom", "cg"):
+        return f"solver {solver!r}"
+    rank = result.stats.get("rank") or 0
+    if rank:
+        return f"conjugate gradients, preconditioned by a randomized Nyström sketch of rank {number(rank)}"
+    return "conjugate gradients, without a preconditioner"
+
+
+def certificate(result: FitResult) -> str:
+    """Say how far the sketch can be from the matrix it approximates."""
+    known = result.certificate
+    if known is None:
+        return ""
+    parts = []
+    if math.isfinite(known.nuclear_error):
+        share = f", {percent(known.nuclear_error, known.trace)} of its trace" if known.trace else ""
+        parts.append(f"in nuclear norm by at most {known.nuclear_error:.3g}{share}")
+    if math.isfinite(known.spectral_error):
+        parts.append(
+            f"in spectral norm by at most {known.spectral_error:.3g} "
+            f"(with probability at least 1 − {FAILURE_PROBABILITY:.0e})"
+        )
+    if not parts:
+        return "Neither the trace nor probes were at hand, so the error of the sketch is not bounded."
+    return f"The sketch differs from the Gram matrix {', and '.join(parts)}."
+
+
+def setting(value: Any, longest: int = 200) -> str:
+    """Write a setting, without memory addresses and not at any length."""
+    text = re.sub(r" at 0x[0-9A-Fa-f]+", "", " ".join(repr(value).split()))
+    return text if len(text) <= longest else f"{text[:longest]}…"
