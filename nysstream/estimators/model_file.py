@@ -159,7 +159,7 @@ def _build(group: zarr.Group, attributes: dict[str, Any], name: str) -> Any:
     kinds = {kind.__name__: kind for kind in ESTIMATORS.values()}
     kind = kinds.get(attributes["kind"])
     if kind is None:
-        message = f"the model {name} is of kind {attributes['kind']!r}, not known here: it is not {', '.join(kinds)}"
+        message = f"the model {name} is of kind {attributes['kind']!r}; known here: {', '.join(kinds)}"
         raise InputError(message)
     estimator = kind()
     settings = attributes["settings"]

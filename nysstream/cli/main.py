@@ -1,0 +1,43 @@
+"""The command ``nysstream``: arguments to estimators to files and reports."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nysstream import __version__
+from nysstream.cli.fit import fit, plan
+from nysstream.cli.predict import predict, score
+
+app = typer.Typer(
+    name="nysstream",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(plan, name="plan")
+app.add_typer(fit, name="fit")
+app.command("predict")(predict)
+app.command("score")(score)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"nysstream {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def nysstream(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Solve regularised problems on matrices that do not fit in memory, by few passes over them."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

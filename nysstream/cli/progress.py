@@ -1,0 +1,99 @@
+"""Progress of passes, on stderr and only where that is a terminal."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+if TYPE_CHECKING:
+    from nysstream.trace import Progress as PassProgress
+
+
+class ProgressLine(AbstractContextManager["ProgressLine"]):
+    """One line that is drawn over and over, and wiped at the end.
+
+    Attributes
+    ----------
+    shown : bool
+        Whether there is a terminal to draw on; otherwise nothing is written at all.
+    """
+
+    def __init__(self) -> None:
+        self.shown = sys.stderr.isatty()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[details]}"),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+            disable=not self.shown,
+        )
+        self._task: Any = None
+        self._number = 0
+        self._pass_seconds: float | None = None
+        self._before = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.stop()
+
+    def passes(self, state: PassProgress) -> None:
+        """Draw the pass that is running; a listener for :class:`nysstream.trace.Trace`."""
+        seconds = state.seconds / max(state.rows_done, 1) * state.rows_total
+        if state.number != self._number:
+            self._number, self._pass_seconds = state.number, None
+        if state.rows_done == state.rows_total:
+            self._pass_seconds = seconds
+        left = seconds - state.seconds
+        title = f"pass {state.number}"
+        if state.expected_passes is not None and state.expected_passes >= state.number:
+            title += f" of about {state.expected_passes}"
+            left += (state.expected_passes - state.number) * seconds
+        details = [f"{state.bytes_done / max(state.seconds, 1e-9) / 1e9:.2f} GB/s"]
+        if state.residual is not None:
+            details.append(f"residual {state.residual:.1e}")
+        details.append(f"{duration(left)} left")
+        self._draw(f"{title} ({state.name})", state.rows_done, state.rows_total, details)
+
+    def windows(self, title: str, rows_total: int) -> Any:
+        """Give a listener for work that covers the rows once, in several passes over parts of them."""
+        finished = {"number": 0, "before": 0, "last": 0}
+
+        def listen(state: PassProgress) -> None:
+            if state.number != finished["number"]:
+                finished["before"] += finished["last"]
+                finished["number"] = state.number
+            finished["last"] = state.rows_done
+            self.rows(title, finished["before"] + state.rows_done, rows_total)
+
+        return listen
+
+    def rows(self, title: str, done: int, total: int | None) -> None:
+        """Draw how many rows are done."""
+        details = [f"{done:,} rows" if total is None else f"{done:,} of {total:,} rows"]
+        self._draw(title, done, total, details)
+
+    def _draw(self, title: str, done: int, total: int | None, details: list[str]) -> None:
+        if not self.shown:
+            return
+        if self._task is None:
+            self._task = self._bar.add_task(title, total=total, details="")
+        self._bar.update(
+            self._task, description=title, completed=done, total=total, details=" · ".join(details)
+        )
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people do: ``42 s``, ``3 min``, ``2.5 h``."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5940 else f"{seconds / 3600:.1f} h"

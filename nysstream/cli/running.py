@@ -1,0 +1,131 @@
+"""How a command runs: its scheduler, its exit code, and what it says when something goes wrong."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import sys
+import traceback
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dask.config
+import typer
+
+from nysstream.errors import InputError, MemoryBudgetError, NysstreamError, OutputExistsError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Exit codes. A stop before convergence keeps the best result.
+CONVERGED, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
+_USAGE_ERRORS = (InputError, OutputExistsError, MemoryBudgetError, SourceError)
+DEBUG = "NYSSTREAM_DEBUG"
+#: Settings of the Python interface that are options here, under the same name.
+_OPTIONS = (
+    "alpha", "chunk_rows", "codec", "columns", "dtype", "features", "max_passes", "memory", "overwrite",
+    "precision", "rank", "rows", "shuffle", "solver", "time_limit", "tol",
+)  # fmt: skip
+
+
+def command(function: Callable[..., int]) -> Callable[..., None]:
+    """Make a command of a function that returns an exit code: errors become one line on stderr."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with _warnings_on_one_line():
+            try:
+                code = function(*args, **kwargs)
+            except NysstreamError as error:
+                _complain(in_options(str(error)))
+                code = USAGE if isinstance(error, _USAGE_ERRORS) else FAILED
+            except KeyboardInterrupt:
+                _complain("interrupted; nothing was written")
+                code = INTERRUPTED
+            except BrokenPipeError:  # whoever read our output has stopped
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                code = FAILED
+            except Exception as error:
+                _complain(f"{type(error).__name__}: {error}\nSet {DEBUG}=1 to see where this comes from.")
+                code = FAILED
+        raise typer.Exit(code)
+
+    return run
+
+
+def in_options(message: str) -> str:
+    """Write settings as this interface spells them: ``memory='2GiB'`` becomes ``--memory 2GiB``."""
+    for name in _OPTIONS:
+        option = "--" + name.replace("_", "-")
+        message = re.sub(rf"\b{name}=True\b", option, message)
+        message = re.sub(rf"""\b{name}=(["'])(.*?)\1""", rf"{option} \2", message)
+        message = re.sub(rf"\b{name}=(?=\S)", f"{option} ", message)
+        if "_" in name:
+            message = re.sub(rf"\b{name}\b", option, message)
+    return message
+
+
+@contextmanager
+def scheduled(address: str | None, threads: int | None) -> Iterator[None]:
+    """Run the passes inside the block on threads, in this thread, or on a cluster.
+
+    Parameters
+    ----------
+    address : str, optional
+        ``"threads"``, ``"synchronous"``, or the address of a Dask scheduler.
+    threads : int, optional
+        Number of threads, by default one per core.
+
+    Raises
+    ------
+    InputError
+        If the address means nothing, or ``distributed`` is not installed.
+    SourceError
+        If the cluster does not answer.
+    """
+    if threads is not None and address not in (None, "threads"):
+        message = f"--threads {threads} goes with --scheduler threads, not with --scheduler {address}"
+        raise InputError(message)
+    if address is None or address in ("threads", "synchronous"):
+        settings: dict[str, Any] = {} if address is None else {"scheduler": address}
+        if threads is not None:
+            settings |= {"scheduler": "threads", "num_workers": threads}
+        with dask.config.set(settings):
+            yield
+        return
+    if "://" not in address:
+        message = (
+            f"--scheduler {address} is not known: use threads, synchronous, or an address such as tcp://..."
+        )
+        raise InputError(message)
+    if importlib.util.find_spec("distributed") is None:
+        message = f"--scheduler {address} needs another package: pip install 'nysstream[cluster]'"
+        raise InputError(message)
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout="10s")  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        message = f"--scheduler {address} does not answer: {error}"
+        raise SourceError(message) from error
+    with client:
+        yield
+
+
+@contextmanager
+def _warnings_on_one_line() -> Iterator[None]:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {in_options(' '.join(str(message).split()))}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def _complain(message: str) -> None:
+    if os.environ.get(DEBUG, "0") not in ("", "0"):
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
