@@ -14,19 +14,12 @@ from zarr.abc.store import Store
 
 from nysstream.errors import InputError
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.sources.layout import Layout, default_chunk_rows, storable_dtype
 from nysstream.sources.libsvm import LIBSVM
 from nysstream.sources.sequential import SourceStream, open_stream
 from nysstream.sources.shuffling import shuffled
 from nysstream.sources.stream import check_finite
-from nysstream.sources.writing import (
-    Layout,
-    RowWriter,
-    check_target,
-    default_chunk_rows,
-    locate,
-    storable_dtype,
-    write_threads,
-)
+from nysstream.sources.writing import RowWriter, check_target, locate, write_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -117,7 +110,7 @@ def convert(
         Whether sparse data may be written as dense rows. By default they may be if at least one
         entry in twenty is stored or if the dense rows fit in ``memory``.
     memory : int or str
-        Limit on the memory of the whole process.
+        Limit on the memory of the whole process, rows that it holds already not counted.
     progress : callable, optional
         Called with the rows done and the rows in all (None if unknown) after every block.
     **options
@@ -251,7 +244,7 @@ def _plan(
     if stream.chunk_rows * read_bytes <= 8 * BLOCK_BYTES:
         block_rows = stream.chunk_rows * max(1, block_rows // stream.chunk_rows)
     needs = {
-        "process": resident_bytes() + ALLOWANCE,
+        "process": max(0, resident_bytes() - stream.resident_bytes) + ALLOWANCE,
         "chunks being written": (2 * write_threads() + 2) * chunk,
         "blocks being read": block_rows * (2 * read_bytes + row_bytes),
         "decoding": stream.scratch_bytes,

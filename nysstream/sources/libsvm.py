@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nysstream.errors import InputError, SourceError
+from nysstream.sources.layout import Layout
 from nysstream.sources.listing import SUFFIXES, find_files
 from nysstream.sources.stream import RowStream
-from nysstream.sources.writing import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nysstream.errors import InputError, SourceError
+from nysstream.sources.staging import ZARR_MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,6 @@ SUFFIXES = {
     "parquet": (".parquet", ".pq"),
     "libsvm": (".svm", ".libsvm", ".svmlight", ".svm.gz", ".libsvm.gz", ".svmlight.gz"),
 }
-_ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")
 
 
 def sequential_format(path: str | os.PathLike[str], format: str | None = None) -> str | None:
@@ -48,7 +48,7 @@ def sequential_format(path: str | os.PathLike[str], format: str | None = None) -
         return format
     place = Path(path)
     names = [os.fspath(path).lower()]
-    if place.is_dir() and not any((place / mark).exists() for mark in _ZARR_MARKS):
+    if place.is_dir() and not any((place / mark).exists() for mark in ZARR_MARKS):
         names += [file.name.lower() for file in place.rglob("*") if not file.name.startswith((".", "_"))]
     for kind, suffixes in SUFFIXES.items():
         if any(name.endswith(suffixes) for name in names):

@@ -10,10 +10,10 @@ import numpy as np
 from nysstream.errors import InputError
 from nysstream.sources import opening
 from nysstream.sources.base import RowSource
+from nysstream.sources.layout import Layout
 from nysstream.sources.libsvm import LIBSVM
 from nysstream.sources.listing import sequential_format
 from nysstream.sources.stream import RowStream
-from nysstream.sources.writing import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +40,11 @@ class SourceStream(RowStream):
         self.n_rows = x.shape[0]
         self.chunk_rows = x.chunk_rows
         self.scratch_bytes = sum(source.decode_bytes for source in self.sources.values())
+        self.resident_bytes = sum(
+            source.shape[0] * source.shape[1] * source.dtype.itemsize
+            for source in self.sources.values()
+            if source.resident and not source.sparse
+        )
         for name, source in self.sources.items():
             if source.shape[0] != self.n_rows:
                 message = f"{name} {source.name} has {source.shape[0]} rows, but x {x.name} has {self.n_rows}"

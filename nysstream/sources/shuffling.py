@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nysstream.sources.layout import Layout
     from nysstream.sources.stream import Blocks
-    from nysstream.sources.writing import Layout
 
 MAX_BUCKETS = 256  # open files, well below the usual limit of 1024
 KEYS = 1 << 64

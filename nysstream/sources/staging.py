@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from nysstream.errors import OutputExistsError, SourceError
 
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -28,12 +30,16 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
     Raises
     ------
     OutputExistsError
-        If the target exists and ``overwrite`` is false.
+        If the target exists and ``overwrite`` is false, or is a full directory that is no Zarr store.
     SourceError
         If the directory that should hold the target does not exist.
     """
     if os.path.lexists(target) and not overwrite:
         message = f"{target} exists: choose another path or pass overwrite=True"
+        raise OutputExistsError(message)
+    # A slip of the keyboard must not cost a home directory.
+    if target.is_dir() and any(target.iterdir()) and not any((target / mark).exists() for mark in ZARR_MARKS):
+        message = f"{target} is a directory but no Zarr store: remove it yourself if it is to be replaced"
         raise OutputExistsError(message)
     if not target.parent.is_dir():
         message = f"cannot write {target}: {target.parent} is not a directory; create it first"

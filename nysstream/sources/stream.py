@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nysstream.sources.writing import Layout
+    from nysstream.sources.layout import Layout
 
     Blocks: TypeAlias = dict[str, NDArray[Any]]
 
@@ -34,6 +34,8 @@ class RowStream(ABC):
         Rows per stored chunk: blocks of whole multiples of it decode nothing twice.
     scratch_bytes : int
         Memory that reading takes beside the blocks it gives.
+    resident_bytes : int
+        Memory that the rows take already, because the caller holds them.
     """
 
     name: str
@@ -41,6 +43,7 @@ class RowStream(ABC):
     n_rows: int | None = None
     chunk_rows: int = 1
     scratch_bytes: int = 0
+    resident_bytes: int = 0
 
     @abstractmethod
     def blocks(self, block_rows: int) -> Iterator[Blocks]:

@@ -16,9 +16,9 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from nysstream.errors import InputError, SourceError
+from nysstream.sources.layout import Layout
 from nysstream.sources.listing import SUFFIXES, find_files
 from nysstream.sources.stream import RowStream
-from nysstream.sources.writing import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,7 +6,6 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -17,6 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 from zarr.core.sync import sync
 
 from nysstream.errors import InputError, NysstreamError, OutputExistsError, SourceError
+from nysstream.sources.layout import Layout, default_chunk_rows
 from nysstream.sources.locations import checked_location, local_path
 from nysstream.sources.staging import refuse_existing, written_aside
 
@@ -24,63 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from concurrent.futures import Future
 
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
+    from numpy.typing import ArrayLike, NDArray
     from zarr.abc.codec import BytesBytesCodec
 
     Buffers: TypeAlias = dict[str, NDArray[Any]]
 
 CODECS = ("blosc-lz4", "zstd", "gzip", "none")
-CHUNK_BYTES = 4 << 20  # stays in the last-level cache while it is decoded and used
 MAX_THREADS = 4
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the rows of one array are stored.
-
-    Attributes
-    ----------
-    n_columns : int
-        Columns of the array; 1 for a vector.
-    dtype : numpy.dtype
-        Real number type of the stored values.
-    vector : bool
-        Whether the stored array has one dimension.
-    columns : tuple of str
-        Names of the columns, published as the array's attribute ``columns`` when not empty.
-    """
-
-    n_columns: int
-    dtype: np.dtype[Any]
-    vector: bool = False
-    columns: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dtype", storable_dtype(self.dtype))
-        if self.n_columns < 1 or (self.vector and self.n_columns != 1):
-            message = f"n_columns={self.n_columns}: a matrix has at least one column, a vector exactly one"
-            raise InputError(message)
-        if self.columns and len(self.columns) != self.n_columns:
-            message = f"{len(self.columns)} column names for {self.n_columns} columns"
-            raise InputError(message)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one decoded row."""
-        return self.n_columns * self.dtype.itemsize
-
-    def shape(self, n_rows: int) -> tuple[int, ...]:
-        """Shape of the stored array with ``n_rows`` rows."""
-        return (n_rows,) if self.vector else (n_rows, self.n_columns)
-
-
-def storable_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Give ``dtype`` in native byte order, or refuse what is not a real number type."""
-    found = np.dtype(dtype)
-    if found.kind not in "fiu" or found.itemsize > 8:
-        message = f"dtype {found} cannot be stored: choose a real type of at most 8 bytes, such as float32"
-        raise InputError(message)
-    return found.newbyteorder("=")
 
 
 class RowWriter(AbstractContextManager["RowWriter"]):
@@ -100,7 +50,7 @@ class RowWriter(AbstractContextManager["RowWriter"]):
         Number of rows, if known; the arrays grow as needed otherwise.
     chunk_rows : int, optional
         Rows per chunk. By default a chunk of the widest array takes 4 MiB, and fewer rows than
-        that make a single chunk.
+        that make a single chunk: choose it for a store that will grow.
     codec : {"blosc-lz4", "zstd", "gzip", "none"}
         Compression. Blosc LZ4 with bit shuffling decodes at memory speed; zstd and gzip are
         smaller and slower.
@@ -227,23 +177,25 @@ class RowWriter(AbstractContextManager["RowWriter"]):
     @contextmanager
     def _run(self) -> Iterator[None]:
         with ExitStack() as stack:
-            self._store: Store | Path
-            if isinstance(self._place, Path):
-                self._store = stack.enter_context(written_aside(self._place, overwrite=self._overwrite))
-            else:
-                self._store = self._place
-                if not self._overwrite and sync(self._place.exists("zarr.json")):
-                    message = f"{self.name} exists: choose another place or pass overwrite=True"
-                    raise OutputExistsError(message)
+            self._store = self._enter_place(stack)
             # All writing is done by threads of our own, a chunk a task, which finish what they began
             # when the main thread is interrupted: removing a partial directory then cannot race with
             # a chunk that is still on its way in Zarr's event loop.
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="nysstream-write")
             stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
             self._pending: deque[tuple[Future[None], Buffers]] = deque()
-            self._slot = self._new_slot()
+            self._slot = self._first_slot()
             yield
             self._finish()
+
+    def _enter_place(self, stack: ExitStack) -> Store | Path:
+        if isinstance(self._place, Path):
+            return stack.enter_context(written_aside(self._place, overwrite=self._overwrite))
+        check_target(self._place, overwrite=self._overwrite)
+        return self._place
+
+    def _first_slot(self) -> Buffers:
+        return self._new_slot()
 
     def _new_slot(self) -> Buffers:
         return {
@@ -357,11 +309,6 @@ def _compressors(codec: str, dtype: np.dtype[Any], *, checksum: bool) -> list[By
 def write_threads() -> int:
     """Count the threads that encode and write, each with a chunk of every array in hand."""
     return max(1, min(MAX_THREADS, os.cpu_count() or 1))
-
-
-def default_chunk_rows(layouts: Mapping[str, Layout]) -> int:
-    """Rows per chunk for which a chunk of the widest array takes about 4 MiB."""
-    return max(1, CHUNK_BYTES // max(layout.row_bytes for layout in layouts.values()))
 
 
 def locate(target: str | os.PathLike[str] | Store) -> tuple[str, Path | Store]:

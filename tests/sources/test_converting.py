@@ -311,7 +311,8 @@ def test_memory_does_not_grow_with_rows(tmp_path):
     peaks = []
     for n_rows in (300_000, 1_200_000):
         command = [sys.executable, "-c", PEAK, str(tmp_path), str(n_rows)]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
         peaks.append([int(line) for line in run.stdout.split()])
     (small_plain, small_shuffled), (large_plain, large_shuffled) = peaks
     assert large_shuffled <= 400

@@ -50,6 +50,7 @@ def test_overwrite_replaces_at_the_end_only(tmp_path, old):
         place = target if old == "directory" else tmp_path / "elsewhere"
         place.mkdir()
         (place / "old").write_text("old")
+        (place / "zarr.json").write_text("{}")
         if old == "link":
             target.symlink_to(place)
     before = names(tmp_path)
@@ -74,7 +75,7 @@ def test_a_target_that_appears_meanwhile_wins(tmp_path):
 def test_the_old_target_returns_if_the_new_one_cannot_be_moved(tmp_path, monkeypatch):
     target = tmp_path / "out"
     target.mkdir()
-    (target / "old").write_text("old")
+    (target / "zarr.json").write_text("old")
     rename = Path.rename
 
     def fail_for_partial(self, other):
@@ -86,7 +87,19 @@ def test_the_old_target_returns_if_the_new_one_cannot_be_moved(tmp_path, monkeyp
     with pytest.raises(SourceError, match="Permission denied"), written_aside(target, overwrite=True):
         pass
     assert names(tmp_path) == {"out"}
-    assert names(target) == {"old"}
+    assert names(target) == {"zarr.json"}
+
+
+def test_a_directory_of_other_things_is_never_replaced(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("")
+    for target in (tmp_path / "home", tmp_path):
+        with pytest.raises(OutputExistsError, match="no Zarr store"), written_aside(target, overwrite=True):
+            pytest.fail("the body must not run")
+    (tmp_path / "empty").mkdir()
+    with written_aside(tmp_path / "empty", overwrite=True):
+        pass
+    assert names(tmp_path) == {"home", "empty"}
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path, monkeypatch):

@@ -1,0 +1,103 @@
+"""Append rows to a store that grows while others read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from nysstream.errors import InputError, SourceError
+from nysstream.sources.layout import Layout
+from nysstream.sources.writing import RowWriter, locate
+
+if TYPE_CHECKING:
+    import os
+    from contextlib import ExitStack
+
+    from numpy.typing import NDArray
+    from zarr.abc.store import Store
+
+
+class RowAppender(RowWriter):
+    """Append rows to an array or group that :class:`RowWriter` wrote.
+
+    Readers see the new rows when the ``with`` block ends and ``committed_rows`` is published; if it
+    ends with an exception, or the process is killed, the store reads as before. There must be one
+    appender at a time.
+
+    Parameters
+    ----------
+    target : str, pathlib.Path or zarr.abc.store.Store
+        The array or group. Layouts, chunks and codecs are those it has.
+
+    Attributes
+    ----------
+    rows_appended : int
+        Rows in all, those found included.
+
+    Raises
+    ------
+    InputError
+        If the store does not publish ``committed_rows`` or its chunks are not runs of whole rows,
+        alike in all arrays.
+    SourceError
+        If the store cannot be opened or written.
+
+    Notes
+    -----
+    Cost: reads and rewrites the last chunk of each array if it is not full. Readers of that chunk
+    find the old rows in it at any time.
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | Store) -> None:
+        name, place = locate(target)
+        arrays, committed = _open(name, place)
+        layouts = {key: _layout(array) for key, array in arrays.items()}
+        chunk_rows = {array.chunks[0] for array in arrays.values()}
+        if len(chunk_rows) != 1 or any(_splits_rows(array) for array in arrays.values()):
+            message = f"{name}: chunks must be runs of whole rows, alike in all arrays; convert it first"
+            raise InputError(message)
+        super().__init__(target, layouts.get("", layouts), chunk_rows=chunk_rows.pop())
+        self._arrays = arrays
+        self._capacity = min(array.shape[0] for array in arrays.values())
+        self.rows_appended = committed
+        self._filled = committed % self.chunk_rows
+
+    def _enter_place(self, _stack: ExitStack) -> Store | Path:
+        if "" not in self.layouts:
+            self._group = zarr.open_group(self._place, mode="r+", use_consolidated=False)
+        return self._place
+
+    def _first_slot(self) -> dict[str, NDArray[Any]]:
+        slot = self._new_slot()
+        start = self.rows_appended - self._filled
+        for name, array in self._arrays.items():
+            slot[name][: self._filled] = array[start : self.rows_appended]
+        return slot
+
+
+def _open(name: str, place: Store | Path) -> tuple[dict[str, zarr.Array[Any]], int]:
+    try:
+        node = zarr.open(place, mode="r+")
+    except OSError as error:
+        message = f"cannot open {name} to append to it: {error}"
+        raise SourceError(message) from error
+    arrays = {"": node} if isinstance(node, zarr.Array) else dict(node.arrays())
+    committed = node.attrs.get("committed_rows")
+    if not arrays or not isinstance(committed, int):
+        message = (
+            f"{name} does not publish committed_rows, so which rows are complete is unknown; convert it first"
+        )
+        raise InputError(message)
+    return arrays, committed
+
+
+def _layout(array: zarr.Array[Any]) -> Layout:
+    columns: Any = array.attrs.get("columns", ())
+    vector = array.ndim == 1
+    return Layout(1 if vector else array.shape[1], array.dtype, vector=vector, columns=tuple(columns))
+
+
+def _splits_rows(array: zarr.Array[Any]) -> bool:
+    return array.shards is not None or array.ndim > 2 or array.chunks[1:] != array.shape[1:]
