@@ -95,16 +95,15 @@ def _publish(partial: Path, target: Path, replaced: Path, *, overwrite: bool) ->
         # A directory cannot be renamed onto a full one, so an old target steps aside first.
         with suppress(FileNotFoundError):
             target.rename(replaced)
-        try:
-            partial.rename(target)
-        except BaseException:
-            if os.path.lexists(replaced):
-                replaced.rename(target)
-            raise
+        partial.rename(target)
     except OSError as error:
         message = f"cannot move {partial.name} into place as {target}: {error.strerror or error}"
         raise SourceError(message) from error
-    if replaced.is_dir() and not replaced.is_symlink():
-        shutil.rmtree(replaced, ignore_errors=True)
-    else:
-        replaced.unlink(missing_ok=True)
+    finally:
+        # Also when interrupted between any two of these lines.
+        if os.path.lexists(replaced) and not os.path.lexists(target):
+            replaced.rename(target)
+        elif replaced.is_dir() and not replaced.is_symlink():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.unlink(missing_ok=True)
