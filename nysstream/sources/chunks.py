@@ -89,8 +89,14 @@ class ChunkLayout:
 
     @property
     def scratch_bytes(self) -> int:
-        """Scratch for decoding one chunk: its stored bytes and what each step makes of them."""
-        return (len(self.steps) + 1) * self.encoded_bound
+        """Scratch for decoding one chunk: what each step makes of its stored bytes."""
+        return len(self.steps) * self.encoded_bound
+
+    def file_scratch_bytes(self, n_columns: int) -> int:
+        """Scratch for :meth:`place_from` on a matrix of ``n_columns``."""
+        if not self.steps and self.order == "C" and n_columns % self.shape[1] == 0:
+            return _PIECE_BYTES
+        return max(_PIECE_BYTES, self.encoded_bound + self.scratch_bytes)
 
     def matches(self, target: NDArray[Any]) -> bool:
         """Whether stored bytes can go to ``target`` unchanged."""

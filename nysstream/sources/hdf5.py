@@ -160,7 +160,7 @@ class HDF5Source(RowSource):
         """The stored bytes of a chunk and its decoded block."""
         self._current()
         if self._chunks is not None:
-            return max(self._chunks.layout(0).scratch_bytes, _PIECE_BYTES)
+            return self._chunks.layout(0).file_scratch_bytes(self.shape[1])
         width = self.shape[1] * self.dtype.itemsize
         return max(_PIECE_BYTES, self.chunk_rows * width) + (
             0 if self.chunk_rows == 1 else 2 * self._chunk_bytes

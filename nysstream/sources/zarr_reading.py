@@ -58,11 +58,12 @@ class ZarrReader:
         if layout.chunk is None:
             width = -(-self._n_columns // layout.shape[1]) * layout.shape[1]
             return 3 * layout.shape[0] * width * self._dtype.itemsize
+        if layout.shard is None and isinstance(self._blobs, LocalBlobs):
+            return layout.chunk.file_scratch_bytes(self._n_columns)
         run = layout.chunk.encoded_bound
         if layout.shard is not None:
-            run = max(layout.shard.index_bytes, _RUN_BYTES + layout.chunk.encoded_bound)
-        fetched = run * self._blobs.at_once
-        return max(_PIECE_BYTES, layout.chunk.scratch_bytes + fetched)
+            run = max(layout.shard.index_bytes, _RUN_BYTES, run)
+        return layout.chunk.scratch_bytes + run * self._blobs.at_once
 
     def read(self, rows: slice, out: NDArray[Any]) -> None:
         """Fill ``out`` with a run of rows.
