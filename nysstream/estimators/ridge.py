@@ -17,7 +17,7 @@ from nysstream.estimators.planning import Plan, plan_fit
 from nysstream.estimators.results import FitResult
 from nysstream.features import FeatureMap, Identity, parse
 from nysstream.sketching.random_matrices import as_seed
-from nysstream.solvers import PCG, Result, solve
+from nysstream.solvers import PCG, Result, Status, solve
 from nysstream.streaming import DesignMatrix
 from nysstream.streaming.cache import clear_cache
 from nysstream.streaming.prefetch import slot_pool
@@ -191,7 +191,10 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
                 warn_not_unique(problem, shifts)
                 self._expect(trace, problem, shifts)
                 result = self._solve(problem, targets, shifts, trace)
-                squares = problem.squares(result.value, targets)
+                if result.status is Status.INTERRUPTED:  # who interrupts does not want one more pass
+                    squares = np.full(targets.size, np.nan)
+                else:
+                    squares = problem.squares(result.value, targets)
             finally:
                 slot_pool.clear()
                 clear_cache()
