@@ -15,6 +15,7 @@ from nysstream.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -114,6 +115,10 @@ class Device(ABC):
     def put(self, host: NDArray[Any]) -> Array:
         """Copy a small host array to the device (no copy where host and device are the same)."""
 
+    def active(self) -> AbstractContextManager[Any]:
+        """Make the device current in this thread inside the block; every task and reader enters one."""
+        return contextlib.nullcontext()
+
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """Make an array of zeros on the device."""
         return self.put(np.zeros(shape, dtype))
@@ -168,6 +173,8 @@ class _CudaSlot(Slot):
         self._stream = copy_stream
         self._copied = cupy.cuda.Event(disable_timing=True)
         self._computed = cupy.cuda.Event(disable_timing=True)
+        # The pool may give memory that computations issued earlier still use: the first copy waits.
+        self._computed.record(cupy.cuda.get_current_stream())
         self._view: Any = None
 
     def wait(self) -> None:
@@ -201,18 +208,28 @@ class CudaDevice(Device):
         self.name = f"cuda:{index}"
         self.xp = array_api_compat.array_namespace(cupy.empty(0))
         self._device = cupy.cuda.Device(index)
-        self._device.use()
-        self._copy_stream = cupy.cuda.Stream(non_blocking=True)
+        with self._device:
+            self._copy_stream = cupy.cuda.Stream(non_blocking=True)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Make the device and its null stream current: both are per thread.
+
+        All tasks share one stream of computations, so that what one of them leaves for others
+        (weights of feature maps, cached blocks, memory given back to the pool) is ordered.
+        """
+        with self._device, cupy.cuda.Stream.null:
+            yield
 
     def slot(self, nbytes: int) -> Slot:
         """Make a pinned host buffer and its device twin."""
-        self._device.use()
-        return _CudaSlot(nbytes, self._copy_stream)
+        with self.active():
+            return _CudaSlot(nbytes, self._copy_stream)
 
     def put(self, host: NDArray[Any]) -> Array:
         """Copy to the device."""
-        self._device.use()
-        return cupy.asarray(host)
+        with self.active():
+            return cupy.asarray(host)
 
 
 _devices: dict[str, Device] = {"cpu": CpuDevice()}

@@ -4,7 +4,8 @@ from nysstream.streaming.centering import Centering, centering_of
 from nysstream.streaming.design import DesignMatrix
 from nysstream.streaming.kernels import GramProduct, Predict, PredictionError, SquaredResidual
 from nysstream.streaming.moments import SetUp, Statistics
-from nysstream.streaming.reduce import pass_needs, reduce, scheduler
+from nysstream.streaming.needs import pass_needs, scheduler
+from nysstream.streaming.reduce import reduce
 from nysstream.streaming.reduction import Reduction, Tile
 
 __all__ = [

@@ -33,10 +33,11 @@ class BlockCache:
 
     def offer(self, block: Block, rows: Any) -> None:
         """Keep a copy of the rows if they fit."""
+        nbytes = rows.size * rows.dtype.itemsize
         with self._lock:
-            if block in self._blocks or self.used + rows.nbytes > self.capacity:
+            if block in self._blocks or self.used + nbytes > self.capacity:
                 return
-            self.used += rows.nbytes
+            self.used += nbytes
         # Copied outside the lock; a concurrent offer of the same block cannot happen, since a
         # block belongs to one partition.
         self._blocks[block] = namespace(rows).asarray(rows, copy=True)

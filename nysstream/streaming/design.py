@@ -27,9 +27,8 @@ Precision = Literal["single", "double"]
 
 #: Bytes of a tile that stays in the second-level cache, so that rows come from memory once.
 _TILE_BYTES = 2 << 20
-#: From this many columns on, products are bound by arithmetic, and what matters is to add the
-#: p x k product to its float64 sum rarely: tall tiles, up to a bound.
-_WIDE_COLUMNS, _WIDE_ROWS, _WIDE_BYTES = 16, 1024, 64 << 20
+#: Bound on the bytes of a tile that is taller for the sake of arithmetic.
+_TALL_BYTES = 64 << 20
 
 
 _IDENTITY = Identity()
@@ -92,6 +91,9 @@ class DesignMatrix:
             message = f"{source.name} has {n_rows} rows and {n_columns} columns: nothing to do"
             raise InputError(message)
         for kind, other in (("targets", self.target), ("weights", self.weight)):
+            if other is not None and other.sparse:
+                message = f"{other.name} is sparse; {kind} must be dense: pass {kind}.toarray()"
+                raise InputError(message)
             if other is not None and other.shape[0] != n_rows:
                 message = f"{other.name} holds {other.shape[0]} {kind} for the {n_rows} rows of {source.name}"
                 raise InputError(message)
@@ -144,10 +146,16 @@ class DesignMatrix:
         return cut_partitions(self.source)
 
     @functools.cached_property
+    def block_rows(self) -> int:
+        """Rows of the largest block."""
+        return max(b - a for a, b in cut_blocks(self.source))
+
+    @functools.cached_property
     def block_bytes(self) -> int:
-        """Bytes of the largest block in its buffer."""
-        rows = max(b - a for a, b in cut_blocks(self.source))
-        return rows * self.source.shape[1] * self.block_dtype.itemsize
+        """Bytes of the largest block in its buffer; on average, where rows are sparse."""
+        if self.source.sparse:
+            return int(self.block_rows * self.source.row_bytes)
+        return self.block_rows * self.source.shape[1] * self.block_dtype.itemsize
 
     @property
     def row_bytes(self) -> float:
@@ -187,12 +195,12 @@ class DesignMatrix:
         within what memory they run.
         """
         if self.sparse:
-            return max(b - a for a, b in cut_blocks(self.source))
+            return self.block_rows
         row_bytes = self.shape[1] * self.dtype.itemsize
         rows = max(32, _TILE_BYTES // row_bytes)
-        if max((reduction.n_columns(self) for reduction in reductions), default=0) >= _WIDE_COLUMNS:
-            rows = max(rows, min(_WIDE_ROWS, _WIDE_BYTES // row_bytes))
-        return min(rows, max(b - a for a, b in cut_blocks(self.source)))
+        tall = max((reduction.tall_rows(self) for reduction in reductions), default=0)
+        rows = max(rows, min(tall, _TALL_BYTES // row_bytes))
+        return min(rows, self.block_rows)
 
     def sample_rows(self, n_rows: int = 1024, n_runs: int = 8) -> NDArray[Any]:
         """Read short runs of rows spread evenly over the data.

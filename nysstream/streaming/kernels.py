@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nysstream.arrays import namespace
+from nysstream.errors import InputError
 from nysstream.streaming.reduction import Array, Part, Reduction, Tile, accumulate, cast, column_sums
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class GramProduct(Reduction):
     """
 
     vectors: Matrix
+
+    def check(self, design: DesignMatrix) -> None:
+        """Refuse vectors of another length."""
+        _check_vectors("vectors", self.vectors, design)
 
     def n_columns(self, design: DesignMatrix) -> int:
         """One per vector."""
@@ -98,6 +103,20 @@ class SquaredResidual(Reduction):
     needs_target = True
     reads_target = True
 
+    def check(self, design: DesignMatrix) -> None:
+        """Refuse a design without targets, vectors of another length, and targets it does not have."""
+        super().check(design)
+        _check_vectors("vectors", self.vectors, design)
+        if len(self.targets) != self.vectors.shape[1]:
+            message = (
+                f"{len(self.targets)} target numbers for {self.vectors.shape[1]} vectors: give one for each"
+            )
+            raise InputError(message)
+        for number in self.targets:
+            if not 0 <= number < design.n_targets:
+                message = f"target number {number} is out of range: there are {design.n_targets} targets"
+                raise InputError(message)
+
     def n_columns(self, design: DesignMatrix) -> int:
         """One per vector."""
         return int(self.vectors.shape[1])
@@ -156,6 +175,10 @@ class Predict(Reduction):
     coef: Matrix
     intercept: NDArray[np.float64]
 
+    def check(self, design: DesignMatrix) -> None:
+        """Refuse coefficients of another length."""
+        _check_vectors("coef", self.coef, design)
+
     def n_columns(self, design: DesignMatrix) -> int:
         """One per output."""
         return int(self.coef.shape[1])
@@ -210,6 +233,16 @@ class PredictionError(Reduction):
     needs_target = True
     reads_target = True
 
+    def check(self, design: DesignMatrix) -> None:
+        """Refuse a design without targets, and coefficients of another shape."""
+        super().check(design)
+        _check_vectors("coef", self.coef, design)
+        if self.coef.shape[1] != design.n_targets:
+            message = (
+                f"coef has {self.coef.shape[1]} columns; give one for each of {design.n_targets} targets"
+            )
+            raise InputError(message)
+
     def n_columns(self, design: DesignMatrix) -> int:
         """One per output."""
         return int(self.coef.shape[1])
@@ -240,6 +273,13 @@ class PredictionError(Reduction):
         """Take the mean off the targets' squares."""
         weight = float(part["weight"][0])
         return part["errors"], part["squares"] - part["sums"] ** 2 / weight, weight
+
+
+def _check_vectors(name: str, vectors: Matrix, design: DesignMatrix) -> None:
+    p = design.shape[1]
+    if vectors.ndim != 2 or vectors.shape[0] != p:
+        message = f"{name} has shape {vectors.shape}; this design needs shape ({p}, k)"
+        raise InputError(message)
 
 
 def unscale(design: DesignMatrix, V: Matrix) -> tuple[Matrix, NDArray[np.float64] | None]:

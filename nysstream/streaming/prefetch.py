@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nysstream.streaming.cache import block_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from nysstream.arrays import Device, Slot
     from nysstream.streaming.design import DesignMatrix
@@ -29,8 +29,10 @@ class SlotPool:
         self._free: dict[tuple[str, int], list[Slot]] = defaultdict(list)
 
     def take(self, device: Device, nbytes: int) -> list[Slot]:
-        """Take a ring of slots for blocks of up to ``nbytes``."""
+        """Take a ring of slots for blocks of up to ``nbytes``; idle slots of other sizes are freed."""
         with self._lock:
+            for key in [key for key in self._free if key != (device.name, nbytes)]:
+                del self._free[key]
             free = self._free[device.name, nbytes]
             ring = [free.pop() for _ in range(min(N_SLOTS, len(free)))]
         return ring + [device.slot(nbytes) for _ in range(N_SLOTS - len(ring))]
@@ -69,21 +71,24 @@ class _Reader:
 
     def _run(self) -> None:
         try:
-            for a, b in self.blocks:
-                slot = self.free.get()
-                if slot is None or self.stopped:
-                    return
-                slot.wait()
-                began = time.perf_counter()
-                dtype = self.design.block_dtype
-                shape = (b - a, self.design.source.shape[1])
-                view = slot.host[: shape[0] * shape[1] * dtype.itemsize].view(dtype).reshape(shape)
-                self.design.source.read(slice(a, b), view)
-                self.seconds += time.perf_counter() - began
-                slot.send(view)
-                self.ready.put(slot)
+            with self.device.active():
+                self._fill()
         except BaseException as error:
             self.ready.put(error)
+
+    def _fill(self) -> None:
+        dtype, n_columns = self.design.block_dtype, self.design.source.shape[1]
+        for a, b in self.blocks:
+            slot = self.free.get()
+            if slot is None or self.stopped:
+                return
+            slot.wait()
+            began = time.perf_counter()
+            view = slot.host[: (b - a) * n_columns * dtype.itemsize].view(dtype).reshape(b - a, n_columns)
+            self.design.source.read(slice(a, b), view)
+            self.seconds += time.perf_counter() - began
+            slot.send(view)
+            self.ready.put(slot)
 
     def next(self) -> Slot:
         item = self.ready.get()
@@ -95,26 +100,33 @@ class _Reader:
         self.stopped = True
         self.free.put(None)
         self.thread.join()
+        for slot in self.ring:
+            slot.wait()  # blocks sent ahead and never received may still be on their way
         slot_pool.give(self.device, self.nbytes, self.ring)
+
+
+def needs_slots(design: DesignMatrix, device: Device) -> bool:
+    """Whether blocks go through slots: not sparse rows, nor rows that are where they are needed."""
+    source = design.source
+    return not source.sparse and not (source.resident and device.name == "cpu")
 
 
 def read_blocks(
     design: DesignMatrix, blocks: tuple[tuple[int, int], ...], device: Device, cost: Cost
-) -> Iterator[tuple[int, int, Any]]:
+) -> Generator[tuple[int, int, Any]]:
     """Give the blocks of one partition, in order, on the device.
 
     Yields ``(start, stop, rows)``. The rows are only valid until the next block is asked for, and
     must not be written to. What was read, what came from the cache, and how long the reader took
-    and was waited for, is added to ``cost``.
+    and was waited for, is added to ``cost``. Closing the generator ends the reader.
     """
-    source = design.source
-    if source.sparse or (source.resident and device.name == "cpu"):
+    if not needs_slots(design, device):
         yield from _direct(design, blocks, cost)
         return
     cache = block_cache(design, device)
     wanted = [block for block in blocks if cache.get(block) is None]
     reader = _Reader(design, wanted, device) if wanted else None
-    row_bytes = source.row_bytes
+    row_bytes = design.row_bytes
     try:
         for a, b in blocks:
             kept = cache.get((a, b))
@@ -128,10 +140,12 @@ def read_blocks(
             cost.wait_seconds += time.perf_counter() - began
             cost.bytes_read += int((b - a) * row_bytes)
             rows = slot.receive()
-            cache.offer((a, b), rows)
-            yield a, b, rows
-            del rows
-            slot.release()
+            try:
+                cache.offer((a, b), rows)
+                yield a, b, rows
+            finally:
+                del rows
+                slot.release()
             reader.free.put(slot)
     finally:
         if reader is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from nysstream.arrays import namespace
+from nysstream.errors import InputError
 
 if TYPE_CHECKING:
     from nysstream.arrays import Device
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 Array = Any  # any array of the Python array API standard
 Part: TypeAlias = dict[str, Any]
+
+_MANY_COLUMNS, _TALL_ROWS = 16, 1024
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,31 @@ class Tile:
 class Reduction(ABC):
     """An additive function of the rows.
 
-    A pass calls :meth:`prepare` and :meth:`start` once per partition, :meth:`add` for its tiles in
-    order, and :meth:`combine` along a fixed tree; :meth:`finish` turns the last sum into the
-    result. Parts are dictionaries of arrays: on the device while a partition runs, on the host
-    afterwards. Tiles are multiplied in their own dtype and must be added up in float64.
+    A pass calls :meth:`check` before anything is read, :meth:`prepare` and :meth:`start` once per
+    partition, :meth:`add` for its tiles in order, and :meth:`combine` along a fixed tree;
+    :meth:`finish` turns the last sum into the result. Parts are dictionaries of arrays: on the
+    device while a partition runs, on the host afterwards. Tiles are multiplied in their own dtype
+    and must be added up in float64.
     """
 
     #: Whether the design must have targets.
     needs_target: ClassVar[bool] = False
     #: Whether tiles should carry the targets where the design has them.
     reads_target: ClassVar[bool] = False
+
+    def check(self, design: DesignMatrix) -> None:
+        """Refuse a design that the reduction cannot be run on, before anything is read.
+
+        Raises
+        ------
+        InputError
+            Names the argument and what would do.
+        """
+        if self.needs_target and design.target is None:
+            message = (
+                f"this pass needs targets, and the design over {design.source.name} has none: give target="
+            )
+            raise InputError(message)
 
     def prepare(self, design: DesignMatrix, device: Device) -> Any:
         """Move to the device what :meth:`add` needs beside the tile."""
@@ -81,9 +99,21 @@ class Reduction(ABC):
     def n_columns(self, design: DesignMatrix) -> int:
         """Count the vectors that tiles are multiplied with: wide products want taller tiles."""
 
+    def tall_rows(self, design: DesignMatrix) -> int:
+        """Count the rows that a tile should have at least; few where the cache decides.
+
+        Products with many columns are bound by arithmetic. What matters for them is that the
+        p x k product is added to its float64 sum rarely.
+        """
+        return _TALL_ROWS if self.n_columns(design) >= _MANY_COLUMNS else 0
+
     def part_bytes(self, design: DesignMatrix) -> int:
         """Bytes of one part."""
         return 8 * design.shape[1] * self.n_columns(design)
+
+    def combine_bytes(self, design: DesignMatrix) -> int:
+        """Bytes of result and temporary arrays while two parts are added."""
+        return self.part_bytes(design)
 
     def work_bytes(self, design: DesignMatrix, tile_rows: int) -> int:
         """Bytes of temporary arrays while one tile is added."""

@@ -1,0 +1,99 @@
+"""What a pass needs of the machine: the scheduler it will run on, and bytes by what holds them."""
+
+from __future__ import annotations
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import dask.base
+import dask.config
+import dask.local
+import dask.threaded
+from dask.system import CPU_COUNT
+
+from nysstream.features import Identity
+from nysstream.streaming.partition import MAX_PARTITIONS
+from nysstream.streaming.prefetch import N_SLOTS, needs_slots
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nysstream.streaming.design import DesignMatrix
+    from nysstream.streaming.reduction import Reduction
+
+#: Parts up to this size are added eight at a time. Larger ones two at a time: then only about
+#: log2(partitions) sums wait for their siblings at once.
+_WIDE_TREE_BYTES = 8 << 20
+
+
+def scheduler() -> tuple[str, int]:
+    """Name the current Dask scheduler and how many tasks it runs at once in a process."""
+    get: Any = dask.base.get_scheduler() or dask.threaded.get  # type: ignore[no-untyped-call]
+    if get is dask.local.get_sync:
+        return "synchronous", 1
+    if get is dask.threaded.get:
+        # A pool takes precedence over a number of workers, as in Dask.
+        workers = getattr(dask.config.get("pool", None), "_max_workers", None)
+        return "threads", int(workers or dask.config.get("num_workers", None) or CPU_COUNT)
+    if isinstance(get, functools.partial) and get.func is dask.local.get_async:  # an executor was set
+        submit, workers = get.args
+        if isinstance(getattr(submit, "__self__", None), ThreadPoolExecutor):
+            return "threads", int(workers)
+    client = getattr(get, "__self__", None)
+    if client is not None and hasattr(client, "nthreads"):
+        return "distributed", max(client.nthreads().values(), default=1)
+    return "other", 1
+
+
+def arity(design: DesignMatrix, reductions: Sequence[Reduction]) -> int:
+    """Count the parts that one addition of the tree takes: a function of p and the reductions only."""
+    return 8 if sum(r.part_bytes(design) for r in reductions) <= _WIDE_TREE_BYTES else 2
+
+
+def pass_needs(design: DesignMatrix, *reductions: Reduction) -> dict[str, int]:
+    """Count the bytes that a pass holds at its peak, by what holds them, in one process.
+
+    Notes
+    -----
+    Buffers, tiles and temporaries count once per concurrent task. In the tree, each level may hold
+    all but one of the parts that its next addition takes, beside those being computed.
+    """
+    count = len(design.partitions)
+    tasks = min(scheduler()[1], count, design.max_tasks or MAX_PARTITIONS)
+    rows = design.tile_rows(*reductions)
+    work = sum(r.work_bytes(design, rows) for r in reductions)
+    part = sum(r.part_bytes(design) for r in reductions)
+    adding = sum(r.combine_bytes(design) for r in reductions)
+    width, levels = arity(design, reductions), 0
+    while count > 1:
+        count, levels = -(-count // width), levels + 1
+    return {
+        "feature weights": design.features.weight_bytes(design.source.shape[1]),
+        "block buffers": tasks * _buffer_bytes(design),
+        "tiles": tasks * (_tile_bytes(design, rows) + work),
+        "partial sums": tasks * max(part, adding) + part * (1 + levels * (width - 1)),
+    }
+
+
+def _buffer_bytes(design: DesignMatrix) -> int:
+    """Count what one task holds of its rows, and of its partition's targets and weights, as stored."""
+    n_rows = design.shape[0]
+    longest = max(len(range(*partition.rows.indices(n_rows))) for partition in design.partitions)
+    sources = [s for s in (design.source, design.target, design.weight) if s is not None]
+    columns = sum(s.shape[1] for s in sources[1:])
+    # Targets are read before the first block: never are two sources decoding at once.
+    decoding = max(source.decode_bytes for source in sources)
+    blocks = N_SLOTS if needs_slots(design, design.get_device()) else 1
+    return blocks * design.block_bytes + 8 * longest * columns + decoding
+
+
+def _tile_bytes(design: DesignMatrix, rows: int) -> int:
+    """Count the cast rows, the features and their temporaries, and the shifted rows of one tile."""
+    if design.sparse:
+        return design.block_bytes  # cast
+    itemsize, n_inputs, p = design.dtype.itemsize, design.source.shape[1], design.shape[1]
+    cast = design.block_bytes if design.source.sparse else itemsize * rows * n_inputs
+    shifted = design.centering is not None and design.centering.shift is not None
+    wide = (not isinstance(design.features, Identity)) + shifted
+    return cast + wide * itemsize * rows * p + design.features.work_bytes(rows, n_inputs, itemsize)
