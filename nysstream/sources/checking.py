@@ -89,6 +89,13 @@ def check_rows(source: RowSource, rows: slice) -> None:
         raise InputError(message)
 
 
+def reason(error: Exception) -> str:
+    """Say in one line why an operation failed: object stores append pages of debugging output."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = text.strip().splitlines() or [type(error).__name__]
+    return lines[0][:400]
+
+
 def assign(target: NDArray[Any], values: NDArray[Any]) -> None:
     """Copy with a cast; values too large for a narrower float become infinite without a warning."""
     with np.errstate(over="ignore", invalid="ignore"):

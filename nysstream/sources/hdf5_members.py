@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 
 from nysstream.errors import InputError, SourceError
+from nysstream.sources.checking import reason
 
 _CONSENT = "pass allow_external=True if you trust it"
 
@@ -29,7 +30,7 @@ def open_file(path: str) -> Any:
         message = f"{path} does not exist; check the path"
         raise SourceError(message) from error
     except OSError as error:
-        message = f"{path} cannot be opened as HDF5: {error.strerror or error}; is it complete?"
+        message = f"{path} cannot be opened as HDF5: {reason(error)}; is it complete?"
         raise SourceError(message) from error
 
 

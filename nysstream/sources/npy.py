@@ -11,7 +11,7 @@ from numpy.lib import format as npy_format
 
 from nysstream.errors import InputError, SourceError
 from nysstream.sources.base import RowSource
-from nysstream.sources.checking import assign, numeric_matrix, output_for
+from nysstream.sources.checking import assign, numeric_matrix, output_for, reason
 from nysstream.sources.files import OpenFile
 from nysstream.sources.fingerprint import fingerprint_of
 from nysstream.sources.locations import local_path
@@ -106,7 +106,7 @@ class NpySource(RowSource):
                 shape, fortran, dtype = _read_header(file)
                 offset = file.tell()
         except OSError as error:
-            message = f"{path} cannot be read: {error.strerror or error}"
+            message = f"{path} cannot be read: {reason(error)}"
             raise SourceError(message) from error
         except ValueError as error:
             message = f"{path} is not a readable .npy file: {error}"
@@ -180,7 +180,7 @@ class NpySource(RowSource):
         try:
             self._opened().read_into(self._offset + element * self._stored.itemsize, buffer)
         except OSError as error:
-            message = f"{self.name}: rows {rows.start}:{rows.stop} cannot be read: {error.strerror or error}"
+            message = f"{self.name}: rows {rows.start}:{rows.stop} cannot be read: {reason(error)}"
             raise SourceError(message) from error
         except ValueError as error:
             message = f"{self.name}: rows {rows.start}:{rows.stop} are missing: {error}; restore the file"
@@ -192,7 +192,7 @@ class NpySource(RowSource):
                 try:
                     self._file = OpenFile(self._path)
                 except OSError as error:
-                    message = f"{self.name} cannot be opened: {error.strerror or error}"
+                    message = f"{self.name} cannot be opened: {reason(error)}"
                     raise SourceError(message) from error
             return self._file
 

@@ -8,6 +8,7 @@ import zarr
 from zarr.errors import ContainsGroupError, NodeTypeValidationError
 
 from nysstream.errors import InputError, SourceError
+from nysstream.sources.checking import reason
 
 
 def find_array(store: Any, name: str | None, url: str) -> zarr.Array[Any]:
@@ -74,7 +75,7 @@ def committed_rows(array: zarr.Array[Any], name: str) -> int | None:
     if not isinstance(published, int) or isinstance(published, bool) or not 0 <= published <= array.shape[0]:
         message = (
             f"{name} publishes committed_rows = {published!r} but has {array.shape[0]} rows; "
-            "the store is damaged, write it again"
+            "open it again if it has grown since, else the store is damaged: write it again"
         )
         raise SourceError(message)
     return published
@@ -99,7 +100,7 @@ def _node(store: Any, name: str | None, url: str) -> zarr.Array[Any] | zarr.Grou
             message = f"{url} holds no Zarr array or group; check the path"
         raise SourceError(message) from error
     except Exception as error:  # each back end, and each kind of damage, has errors of its own
-        message = f"{where} cannot be opened: {type(error).__name__}: {error}"
+        message = f"{where} cannot be opened: {reason(error)}"
         raise SourceError(message) from error
 
 
@@ -116,6 +117,6 @@ def _arrays(group: zarr.Group, url: str) -> list[zarr.Array[Any]]:
     try:
         members = [member for _, member in group.members(max_depth=None)]
     except Exception as error:  # stores that cannot list say so in many ways
-        message = f"the arrays of {url} cannot be listed ({type(error).__name__}: {error}); name one"
+        message = f"the arrays of {url} cannot be listed ({reason(error)}); name one"
         raise SourceError(message) from error
     return sorted((m for m in members if isinstance(m, zarr.Array)), key=lambda array: array.path)

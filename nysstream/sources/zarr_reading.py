@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nysstream.errors import MissingChunksError, SourceError
-from nysstream.sources.checking import assign
+from nysstream.sources.checking import assign, reason
 from nysstream.sources.chunks import ChunkLayout, Piece, pieces
 from nysstream.sources.scratch import scratch
 from nysstream.sources.zarr_layout import array_layout
@@ -105,10 +105,9 @@ class ZarrReader:
 
     def unreadable(self, piece: Piece, error: Exception) -> SourceError:
         """Say which chunk could not be read, and why."""
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         message = (
             f"{self._name}: chunk {self.key(piece)} ({self.rows_of(piece)}) cannot be read: "
-            f"{reason or type(error).__name__}; restore it from its origin or leave its rows out with rows="
+            f"{reason(error)}; restore it from its origin or leave its rows out with rows="
         )
         return SourceError(message)
 

@@ -16,6 +16,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, ZipStore
 
 from nysstream.errors import SourceError
+from nysstream.sources.checking import reason
 from nysstream.sources.files import OpenFile
 from nysstream.sources.locations import local_path
 
@@ -42,7 +43,7 @@ def open_store(url: str, *, anonymous: bool = False) -> Any:
         try:
             os.stat(path)
         except OSError as error:
-            message = f"{url} cannot be opened: {error.strerror or error}"
+            message = f"{url} cannot be opened: {reason(error)}"
             raise SourceError(message) from error
         return ZipStore(path, mode="r") if path.endswith(".zip") else LocalStore(path, read_only=True)
     scheme = url.split("://", 1)[0].lower()
@@ -50,15 +51,19 @@ def open_store(url: str, *, anonymous: bool = False) -> Any:
         if scheme in ("s3", "gs", "az", "abfs", "http", "https") and importlib.util.find_spec("obstore"):
             from obstore.store import from_url
 
-            back_end = from_url(url, skip_signature=True) if anonymous else from_url(url)
-            return ObjectStore(back_end, read_only=True)
+            options: dict[str, Any] = {"skip_signature": True} if anonymous else {}
+            if scheme == "http":
+                options["client_options"] = {"allow_http": True}
+            return ObjectStore(from_url(url, **options), read_only=True)
         storage = {"anon": True} if anonymous else None
         return FsspecStore.from_url(url, storage_options=storage, read_only=True)
     except ImportError as error:
-        message = f"{url}: reading {scheme}:// needs another package ({error}); install 'nysstream[s3]'"
+        message = (
+            f"{url}: reading {scheme}:// needs another package ({reason(error)}); install 'nysstream[s3]'"
+        )
         raise SourceError(message) from error
     except Exception as error:  # each back end has errors of its own
-        message = f"{url} cannot be opened: {type(error).__name__}: {error}"
+        message = f"{url} cannot be opened: {reason(error)}"
         raise SourceError(message) from error
 
 
@@ -256,10 +261,11 @@ class RemoteBlobs:
         ]
 
     def present(self, keys: Iterable[str]) -> Iterator[bool]:
-        """Compare with one listing of the store, where it can list."""
-        if not self._store.supports_listing:
+        """Compare with one listing of the store; where it cannot list, absence shows on reading."""
+        try:
+            found = set(list_keys(self._store, self._prefix))
+        except Exception:  # plain web servers refuse in many ways
             return (True for _ in keys)
-        found = set(list_keys(self._store, self._prefix))
         return (self._prefix + key in found for key in keys)
 
 

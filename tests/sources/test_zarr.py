@@ -1,8 +1,11 @@
 """What a Zarr source promises beyond the bytes: absent chunks, committed rows, what travels."""
 
+import functools
+import http.server
 import multiprocessing
 import pickle
 import shutil
+import threading
 import warnings
 
 import numpy as np
@@ -190,6 +193,35 @@ def test_object_stores(tmp_path):
         np.testing.assert_array_equal(
             as_source(zarr.open_array(store)).read(slice(20, 40)), np.zeros((20, 4))
         )
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Keep standard error clean."""
+
+
+@pytest.fixture
+def web(tmp_path):
+    """Serve the folder by HTTP; gives the URL."""
+    handler = functools.partial(QuietHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_web_servers(tmp_path, web):
+    pytest.importorskip("obstore")
+    make(tmp_path / "x.zarr", name="g/x")
+    (tmp_path / "x.zarr" / "g" / "x" / "c" / "2" / "0").unlink()
+    source = sources.open(f"{web}/x.zarr", "g/x", missing_chunks="fill")
+    for each in (source, pickle.loads(pickle.dumps(source))):
+        np.testing.assert_array_equal(each.read(slice(7, 20)), VALUES[7:20])
+    with pytest.raises(SourceError, match=r"x\.zarr\[g/y\] does not exist"):
+        sources.open(f"{web}/x.zarr", "g/y")
+    assert not source.read(slice(20, 30)).any()
 
 
 def test_stale_consolidated_metadata_are_not_used(tmp_path):
