@@ -1,0 +1,76 @@
+"""A symmetric matrix as panels of its lower triangle: half the memory and half the arithmetic."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nysstream.streaming.reduction import Array, Part, accumulate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nysstream.arrays import Device
+
+#: Rows of a panel: products stay near the speed of square ones, and the blocks on the diagonal,
+#: whose upper halves are computed in vain, stay few.
+PANEL_ROWS = 384
+
+
+def panel_edges(p: int) -> list[tuple[int, int]]:
+    """Cut ``p`` rows into panels; panel ``(a, b)`` holds rows a to b and columns 0 to b."""
+    return list(pairwise([*range(0, p, PANEL_ROWS), p]))
+
+
+def panel_bytes(p: int) -> int:
+    """Bytes of all panels in float64."""
+    return sum(8 * (b - a) * b for a, b in panel_edges(p))
+
+
+def empty_panels(p: int, device: Device) -> Part:
+    """Make panels of zeros on the device, to be added to a part."""
+    return {_key(a): device.zeros((b - a, b), np.float64) for a, b in panel_edges(p)}
+
+
+def add_products(part: Part, Z: Array, weight: Array | None) -> None:
+    """Add ``Z' diag(weight) Z``, multiplied in the dtype of Z, to the panels of ``part``."""
+    for a, b in panel_edges(Z.shape[1]):
+        left = Z[:, a:b] if weight is None else Z[:, a:b] * weight[:, None]
+        product = left.T @ Z[:, :b]
+        if hasattr(product, "toarray"):  # a product of sparse rows
+            product = product.toarray()
+        part[_key(a)] = accumulate(part[_key(a)], product)
+
+
+def move_panels(part: Part, factor: float, d: NDArray[np.float64]) -> Part:
+    """Return the panels of ``part`` plus ``factor * d d'``."""
+    return {
+        _key(a): part[_key(a)] + np.outer(factor * d[a:b], d[:b])
+        for a, b in panel_edges(d.size)
+        if _key(a) in part
+    }
+
+
+def assemble(part: Part, p: int) -> NDArray[np.float64] | None:
+    """Put the panels of ``part`` together into a full symmetric matrix; None if it holds none."""
+    if _key(0) not in part:
+        return None
+    full = np.empty((p, p))
+    for a, b in panel_edges(p):
+        full[a:b, :b] = part[_key(a)]
+        full[:b, a:b] = part[_key(a)].T
+        full[a:b, a:b] = np.tril(part[_key(a)][:, a:b]) + np.tril(part[_key(a)][:, a:b], -1).T
+    return full
+
+
+def _key(a: int) -> str:
+    return f"gram-{a}"
+
+
+def scaled_inplace(gram: NDArray[np.float64], scale: Any) -> NDArray[np.float64]:
+    """Divide a symmetric matrix by ``scale`` on both sides, in place."""
+    gram /= scale[:, None]
+    gram /= scale[None, :]
+    return gram
