@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from nysstream.cli.options import (
     Data,
@@ -29,11 +30,11 @@ from nysstream.cli.options import (
     open_data,
     parse_seconds,
 )
-from nysstream.cli.printing import number, numbers, print_json, print_lines, size
-from nysstream.cli.progress import ProgressLine, duration
-from nysstream.cli.running import CONVERGED, STOPPED, command, in_options, scheduled
+from nysstream.cli.printing import print_json, print_table
+from nysstream.cli.progress import ProgressLine
+from nysstream.cli.running import CONVERGED, STOPPED, command, scheduled
 from nysstream.estimators import Ridge
-from nysstream.estimators.planning import describe_threads
+from nysstream.report import plan_table, summary_table, write_report
 from nysstream.sources.staging import refuse_existing
 from nysstream.sources.writing import check_target
 
@@ -123,10 +124,16 @@ def fit_ridge(
         model.fit(*open_data(store, data, target, weight, rows, missing_chunks))
     if out is not None:
         model.save(out, overwrite=overwrite)
+    if report is not None:
+        write_report(model, report, overwrite=overwrite)
     if json:
         print_json({**model.result_.stats, "alpha": model.alpha, "model": out})
     else:
-        print_lines(_summary(model, out))
+        table = summary_table(model.result_)
+        table.add_row("Model", Text(out or "not saved: give --out MODEL.zarr"))
+        if report is not None:
+            table.add_row("Report", Text(str(report)))
+        print_table(table)
     return CONVERGED if model.result_.converged else STOPPED
 
 
@@ -173,7 +180,11 @@ def plan_ridge(
     if json:
         print_json(_plan_record(found))
     else:
-        print_lines(_plan_lines(found))
+        table = plan_table(found)
+        table.add_section()
+        for name, text in _plan_method(found):
+            table.add_row(name, Text(text))
+        print_table(table)
     return CONVERGED
 
 
@@ -181,26 +192,6 @@ def _ridge(*, alpha: list[float] | None, **settings: Any) -> Ridge:
     """Make the estimator; it checks its settings itself, before anything is read."""
     alphas = alpha or [1.0]
     return Ridge(alphas[0] if len(alphas) == 1 else alphas, **settings)
-
-
-def _summary(model: Ridge, out: str | None) -> list[tuple[str, str]]:
-    stats = model.result_.stats
-    dimension = stats["effective_dimension"]
-    verdict = stats["status"].replace("_", " ")
-    return [
-        ("status", verdict if model.result_.converged else f"{verdict}: {in_options(model.result_.advice)}"),
-        ("data", f"{stats['n_rows']:,} rows, {stats['n_features']:,} features"),
-        ("alpha", numbers(model.alpha)),
-        ("residual", f"{stats['relative_residual']:.2e} (relative, recomputed)"),
-        ("objective", numbers(stats["objective"])),
-        ("passes", f"{stats['passes']} ({stats['iterations']} iterations)"),
-        ("read", f"{size(stats['bytes_read'])}, and {size(stats['bytes_from_cache'])} from memory"),
-        ("memory", f"{size(stats['peak_bytes'])} at the peak, of {size(stats['memory_limit_bytes'])}"),
-        ("time", duration(stats["seconds"])),
-        ("rank", number(stats["rank"])),
-        ("dimension", "" if dimension is None else f"{dimension[0]:.1f} to {dimension[1]:.1f} (effective)"),
-        ("model", out or "not saved; give --out MODEL.zarr to keep it"),
-    ]
 
 
 def _plan_record(found: Plan) -> dict[str, Any]:
@@ -223,29 +214,18 @@ def _plan_record(found: Plan) -> dict[str, Any]:
     }
 
 
-def _plan_lines(found: Plan) -> list[tuple[str, str]]:
-    n_rows, n_features = found.design.shape
-    n_inputs = found.design.source.shape[1]
-    mapped = "" if n_inputs == n_features else f", made from {n_inputs:,} columns"
-    cached = (
-        f"; {size(found.cached_bytes)} of them stay in memory after the first" if found.cached_bytes else ""
-    )
+def _plan_method(found: Plan) -> list[tuple[str, str]]:
+    """Say what plan_table leaves out: the method, and how often it will read the data."""
+    n_features = found.design.shape[1]
     if found.rank == n_features:
         method, passes = (
-            "conjugate gradients with a full sketch",
-            "about 3: set-up, one iteration or two, check",
+            "Conjugate gradients with a full sketch",
+            "about 3: set-up, an iteration, verification",
         )
-    elif found.rank:
-        method = f"conjugate gradients, preconditioned by a sketch of rank {found.rank} at most"
-        passes = "2 and one per iteration; `nysstream sketch` predicts how many, for one pass"
     else:
-        method, passes = "conjugate gradients without a sketch", "2 and one per iteration"
-    lines = [
-        ("data", f"{n_rows:,} rows, {n_features:,} features{mapped}; {found.design.dtype} products"),
-        ("a pass", f"{size(found.pass_bytes)}{cached}"),
-        ("passes", passes),
-        ("method", method + (f", {found.n_systems} systems at once" if found.n_systems > 1 else "")),
-        ("runs as", describe_threads(found)),
-        ("memory", f"{size(found.budget.peak)} projected, of {size(found.budget.limit)}; in it"),
-    ]
-    return lines + [(f"  {name}", size(nbytes)) for name, nbytes in found.budget.needs.items() if nbytes]
+        rank = f"preconditioned by a sketch of rank {found.rank}" if found.rank else "not preconditioned"
+        method = f"Conjugate gradients, {rank}"
+        passes = "2 and one per iteration"
+        if found.rank:
+            passes += "; `nysstream sketch` predicts how many, for one pass"
+    return [("Method", method), ("Passes", passes), ("Products", f"in {found.design.dtype}")]

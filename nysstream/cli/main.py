@@ -7,8 +7,12 @@ from typing import Annotated
 import typer
 
 from nysstream import __version__
+from nysstream.cli.convert import convert
 from nysstream.cli.fit import fit, plan
+from nysstream.cli.info import info
 from nysstream.cli.predict import predict, score
+from nysstream.cli.report import report
+from nysstream.cli.sketch import sketch
 
 app = typer.Typer(
     name="nysstream",
@@ -17,10 +21,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("info")(info)
+app.command("convert")(convert)
 app.add_typer(plan, name="plan")
+app.command("sketch")(sketch)
 app.add_typer(fit, name="fit")
 app.command("predict")(predict)
 app.command("score")(score)
+app.command("report")(report)
 
 
 def _print_version(wanted: bool) -> None:

@@ -23,14 +23,18 @@ from nysstream.cli.options import (
     open_data,
     open_rows,
 )
-from nysstream.cli.printing import number, print_json, print_lines, size
-from nysstream.cli.progress import ProgressLine, duration
+from nysstream.cli.printing import print_json, print_table, two_columns
+from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, command, scheduled
 from nysstream.estimators.model_file import load
+from nysstream.report import wording
 from nysstream.sources.writing import check_target
 from nysstream.trace import Trace, tracing
 
 Out = Annotated[str, typer.Option("--out", metavar="PRED.zarr", help="Where to write the predictions.")]
+
+
+_LABELS = {"r2": "R²", "bytes_read": "Read"}
 
 
 @command
@@ -63,17 +67,7 @@ def predict(
         "n_outputs": predictions.shape[1],
         **_cost(trace),
     }
-    if json:
-        print_json(record)
-    else:
-        print_lines(
-            [
-                ("predictions", out),
-                ("rows", number(record["n_rows"])),
-                ("outputs", number(record["n_outputs"]) if record["n_outputs"] > 1 else ""),
-                *_cost_lines(record),
-            ]
-        )
+    _print(record, json=json)
     return CONVERGED
 
 
@@ -100,10 +94,7 @@ def score(
         with tracing(Trace(listener=listener)) as trace:
             r2 = estimator.score(X, y, w)
     record = {"r2": r2, "model": model, "n_rows": X.shape[0], **_cost(trace)}
-    if json:
-        print_json(record)
-    else:
-        print_lines([("R²", f"{r2:.6f}"), ("rows", number(record["n_rows"])), *_cost_lines(record)])
+    _print(record, json=json)
     return CONVERGED
 
 
@@ -115,9 +106,13 @@ def _cost(trace: Trace) -> dict[str, Any]:
     }
 
 
-def _cost_lines(record: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("read", size(record["bytes_read"])),
-        ("memory", f"{size(record['peak_bytes'])} at the peak"),
-        ("time", duration(record["seconds"])),
-    ]
+def _print(record: dict[str, Any], *, json: bool) -> None:
+    if json:
+        print_json(record)
+    else:
+        if "r2" in record:
+            record |= {"r2": f"{record['r2']:.6f}"}
+        lines = [
+            (_LABELS.get(key) or wording.label(key), wording.statistic(key, v)) for key, v in record.items()
+        ]
+        print_table(two_columns(lines))

@@ -1,16 +1,22 @@
-"""Results on stdout: a few aligned lines, or one JSON object."""
+"""Results on stdout: tables for people, or one JSON object for programs."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask.utils import format_bytes
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+#: Wide enough that no path is folded where a program reads the output.
+_WIDE = 400
 
 
 def print_json(record: dict[str, Any]) -> None:
@@ -18,31 +24,30 @@ def print_json(record: dict[str, Any]) -> None:
     print(json.dumps(_plain(record), allow_nan=False))
 
 
-def print_lines(lines: Iterable[tuple[str, str]]) -> None:
-    """Print names and values in two columns."""
-    kept = [(name, value) for name, value in lines if value]
-    width = max((len(name) for name, _ in kept), default=0)
-    for name, value in kept:
-        print(f"{name:<{width}}  {value}")
+def print_table(table: Table) -> None:
+    """Print a table: as wide as the terminal, or as it needs where stdout is none."""
+    width = None if sys.stdout.isatty() else _WIDE
+    console = Console(width=width, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        print(line.rstrip())
 
 
-def number(value: float | None) -> str:
-    """Write a number with as many digits as help."""
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+def two_columns(rows: Iterable[tuple[str, str]]) -> Table:
+    """Tabulate what and how much; rows without a value are left out."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        if value:
+            table.add_row(Text(name), Text(value))
+    return table
 
 
-def numbers(values: Any, limit: int = 8) -> str:
-    """Write one number, or the first of several."""
-    values = np.atleast_1d(np.asarray(values, dtype=object)).tolist()
-    shown = ", ".join(number(value) for value in values[:limit])
-    return f"{shown}, ... ({len(values)} in all)" if len(values) > limit else shown
-
-
-def size(nbytes: float) -> str:
-    """Write a number of bytes."""
-    return format_bytes(int(nbytes))
+def by(shape: Iterable[int]) -> str:
+    """Write a shape: ``1,000 × 20``."""
+    return " × ".join(f"{extent:,}" for extent in shape)
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from nysstream.report import wording
+
 if TYPE_CHECKING:
     from nysstream.trace import Progress as PassProgress
 
@@ -61,7 +63,7 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
         details = [f"{state.bytes_done / max(state.seconds, 1e-9) / 1e9:.2f} GB/s"]
         if state.residual is not None:
             details.append(f"residual {state.residual:.1e}")
-        details.append(f"{duration(left)} left")
+        details.append(f"{wording.duration(left)} left")
         self._draw(f"{title} ({state.name})", state.rows_done, state.rows_total, details)
 
     def windows(self, title: str, rows_total: int) -> Any:
@@ -90,10 +92,3 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
         self._bar.update(
             self._task, description=title, completed=done, total=total, details=" · ".join(details)
         )
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as people do: ``42 s``, ``3 min``, ``2.5 h``."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5940 else f"{seconds / 3600:.1f} h"

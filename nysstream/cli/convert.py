@@ -1,0 +1,132 @@
+"""The command ``convert``."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from nysstream.cli.options import Json, Overwrite, Rows, open_beside
+from nysstream.cli.printing import by, print_json, print_table, two_columns
+from nysstream.cli.progress import ProgressLine
+from nysstream.cli.running import CONVERGED, command
+from nysstream.sources import converting
+from nysstream.sources.listing import sequential_format
+from nysstream.sources.locations import is_url
+
+Strings = list[str] | None
+
+
+@command
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="Zarr store, HDF5 or .npy file; CSV, Parquet or LIBSVM files, or a directory of them.",
+        ),
+    ],
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="Zarr group to write.")],
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="NAME", help="Array of SRC that becomes x.")
+    ] = None,
+    target: Annotated[
+        Strings,
+        typer.Option(
+            "--target", metavar="NAME|URL[#NAME]", help="What becomes y; repeat for several columns."
+        ),
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option("--weight", metavar="NAME|URL[#NAME]", help="What becomes weight.")
+    ] = None,
+    columns: Annotated[
+        Strings,
+        typer.Option(
+            "--columns", metavar="A,B", help="Columns of a table that make x; all others by default."
+        ),
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", metavar="csv|parquet|libsvm", help="Read files as this.")
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option("--delimiter", help="Of CSV.")] = None,
+    no_header: Annotated[bool, typer.Option("--no-header", help="The first line of CSV is data.")] = False,
+    rows: Rows = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="Of x; as stored by default.")] = None,
+    chunk_rows: Annotated[
+        int | None, typer.Option("--chunk-rows", min=1, help="Rows per chunk; 4 MiB worth by default.")
+    ] = None,
+    codec: Annotated[
+        str, typer.Option("--codec", metavar="blosc-lz4|zstd|gzip|none", help="Compression.")
+    ] = "blosc-lz4",
+    checksum: Annotated[bool, typer.Option("--checksum", help="Add a checksum to every chunk.")] = False,
+    shuffle: Annotated[
+        int | None, typer.Option("--shuffle", metavar="SEED", min=0, help="Put the rows in a random order.")
+    ] = None,
+    dense: Annotated[
+        bool | None,
+        typer.Option("--dense/--no-dense", help="Whether very sparse rows may be written as dense ones."),
+    ] = None,
+    memory: Annotated[
+        str, typer.Option("--memory", metavar="SIZE", help="Limit for the whole process.")
+    ] = "1GiB",
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> int:
+    """Write rows from any format as row-chunked Zarr, which streams fastest, as arrays x, y and weight."""
+    stored = sequential_format(source, format) is None
+    options: dict[str, Any] = {}
+    if delimiter is not None:
+        options["delimiter"] = delimiter
+    if no_header:
+        options["header"] = False
+    with ProgressLine() as line:
+        written = converting.convert(
+            source,
+            destination,
+            name=data,
+            target=_companion(source, target, stored=stored),
+            weight=_companion(source, None if weight is None else [weight], stored=stored),
+            columns=None if columns is None else [name for item in columns for name in item.split(",")],
+            format=format,
+            rows=rows,
+            dtype=dtype,
+            chunk_rows=chunk_rows,
+            codec=codec,
+            checksum=checksum,
+            shuffle=shuffle,
+            dense=dense,
+            overwrite=overwrite,
+            memory=memory,
+            progress=(lambda done, total: line.rows("converting", done, total)) if line.shown else None,
+            **options,
+        )
+    record = {
+        "store": written.target,
+        "n_rows": written.n_rows,
+        "chunk_rows": written.chunk_rows,
+        "arrays": {
+            name: {"shape": list(layout.shape(written.n_rows)), "dtype": str(layout.dtype)}
+            for name, layout in written.layouts.items()
+        },
+    }
+    if json:
+        print_json(record)
+    else:
+        shapes = [
+            (f"Array {name}", f"{by(layout.shape(written.n_rows))} {layout.dtype}")
+            for name, layout in written.layouts.items()
+        ]
+        chunks = f"{written.chunk_rows:,} rows each"
+        print_table(two_columns([("Store", written.target), *shapes, ("Chunks", chunks)]))
+    return CONVERGED
+
+
+def _companion(source: str, names: Strings, *, stored: bool) -> Any:
+    """Say what goes with x: column names, or the name of an array, or an array of another store."""
+    if not names:
+        return None
+    if len(names) > 1:
+        return names
+    elsewhere = "#" in names[0] or is_url(names[0]) or os.path.exists(names[0])
+    return open_beside(source, names[0]) if stored and elsewhere else names[0]
