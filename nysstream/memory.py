@@ -14,6 +14,8 @@ from nysstream.errors import InputError, MemoryBudgetError
 
 # Threads' stacks and allocator arenas, modules imported on first use, the interpreter's own growth.
 ALLOWANCE = 64 << 20
+# By which the same process differs from run to run: a limit named in a message must do next time.
+_VARIATION = 3 << 20
 
 
 def resident_bytes() -> int:
@@ -97,7 +99,7 @@ class Budget:
         if self.peak <= self.limit:
             return
         needs = ", ".join(f"{name} {format_bytes(size)}" for name, size in self.needs.items() if size)
-        smallest = -(-self.peak // (1 << 20))
+        smallest = -(-(self.peak + _VARIATION) // (1 << 20))
         message = (
             f"memory={format_bytes(self.limit)} is too small: the job needs {format_bytes(self.peak)} "
             f"({needs}). Give memory='{smallest}MiB' or more, or {self.knob}"
