@@ -41,8 +41,12 @@ from nysstream.sources.writing import check_target
 if TYPE_CHECKING:
     from nysstream.estimators.planning import Plan
 
-fit = typer.Typer(no_args_is_help=True, help="Fit a model to data on disk.")
-plan = typer.Typer(no_args_is_help=True, help="Say what a fit would read and hold, before it reads anything.")
+fit = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Fit a model to data on disk.")
+plan = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Say what a fit would read and hold, before it reads anything.",
+)
 
 Alphas = Annotated[
     list[float] | None,

@@ -17,6 +17,7 @@ from nysstream.cli.sketch import sketch
 app = typer.Typer(
     name="nysstream",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

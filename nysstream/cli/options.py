@@ -88,7 +88,7 @@ Features = Annotated[
     typer.Option(
         "--features",
         metavar="SPEC",
-        help="Feature map, such as fourier:4000,length_scale=median; see the manual.",
+        help="Feature map, such as fourier:4000 or relu:2000,random_state=1.",
     ),
 ]
 Standardize = Annotated[

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 import dask.config
 import typer
 
-from nysstream.errors import InputError, MemoryBudgetError, NysstreamError, OutputExistsError, SourceError
+from sklearn.exceptions import ConvergenceWarning
+
+from nysstream.errors import (
+    InputError,
+    MemoryBudgetError,
+    NysstreamError,
+    NysstreamWarning,
+    OutputExistsError,
+    SourceError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,6 +130,8 @@ def _warnings_on_one_line() -> Iterator[None]:
         print(f"warning: {in_options(' '.join(str(message).split()))}", file=sys.stderr)
 
     with warnings.catch_warnings():
+        for category in (NysstreamWarning, ConvergenceWarning):
+            warnings.simplefilter("always", category)
         warnings.showwarning = show
         yield
 
