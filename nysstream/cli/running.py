@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import dask.config
 import typer
-
 from sklearn.exceptions import ConvergenceWarning
 
 from nysstream.errors import (
