@@ -170,6 +170,11 @@ def _build(group: zarr.Group, attributes: dict[str, Any], name: str) -> Any:
             raise InputError(message)
     features = from_json(attributes["features"])
     estimator.set_params(**settings, features=features)
+    try:
+        estimator._check_settings()
+    except InputError as error:
+        message = f"the model {name} is damaged: {error}"
+        raise InputError(message) from error
     estimator.features_ = features
     estimator.n_features_in_ = _count(attributes, "n_features_in")
     estimator.n_iter_ = _count(attributes, "n_iter")
@@ -200,21 +205,26 @@ def _build(group: zarr.Group, attributes: dict[str, Any], name: str) -> Any:
 
 def _read(group: zarr.Group, key: str, name: str) -> NDArray[np.float64]:
     """Read an array, but only after making sure that what it declares is there."""
-    if key not in group:
+    try:
+        array = group[key]
+    except KeyError as error:
         message = f"the model {name} is incomplete: it has no array {key!r}; fit it again"
-        raise SourceError(message)
-    array = group[key]
+        raise SourceError(message) from error
+    except Exception as error:  # each kind of damage has errors of its own
+        message = f"{key!r} of the model {name} cannot be opened: {error}; fit it again"
+        raise SourceError(message) from error
     if not isinstance(array, zarr.Array) or array.dtype != np.float64 or array.ndim > 2:
         message = f"the model {name} is damaged: {key!r} is not an array of float64; fit it again"
         raise InputError(message)
-    if array.compressors or array.filters or array.shards is not None:
-        message = f"the model {name}: {key!r} is compressed, which models are not; fit it again"
+    whole = array.chunks == array.shape and array.shards is None
+    if array.compressors or array.filters or not whole:
+        message = f"the model {name}: {key!r} is compressed or cut up, which models are not; fit it again"
         raise InputError(message)
-    stored = array.nbytes_stored()
-    if stored < array.nbytes:
+    stored = array.nbytes_stored()  # the metadata included, so that an absent chunk must be looked for
+    if stored < array.nbytes or array.nchunks_initialized < 1:
         message = (
             f"the model {name} is incomplete: {key!r} of shape {array.shape} takes {array.nbytes} bytes, "
-            f"and {stored} are stored; fit it again"
+            "and they are not all stored; fit it again"
         )
         raise SourceError(message)
     try:
