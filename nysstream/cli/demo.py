@@ -163,6 +163,7 @@ def run_demo(
         alpha=ALPHA,
         features=Fourier(n_features, length_scale=LENGTH_SCALE, random_state=seed),
         rank=rank,
+        solver="nystrom",
         tol=tol,
         memory=memory,
         random_state=seed,

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from nysstream.errors import InputError
-from nysstream.sources.writing import Layout, RowWriter, check_target
+from nysstream.sources.layout import Layout
+from nysstream.sources.writing import RowWriter, check_target
 
 if TYPE_CHECKING:
     import os

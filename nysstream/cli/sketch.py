@@ -111,13 +111,13 @@ def sketch(
             if feature_map.needs_sample:
                 feature_map = feature_map.fit(design.sample_rows())
                 design = dataclasses.replace(design, features=feature_map)
-            plan = plan_fit(design, memory=memory, rank=rank, n_systems=1)
+            plan = plan_fit(design, memory=memory, rank=rank, n_systems=1, method="nystrom")
             problem = set_up(
                 plan,
                 center=not no_intercept,
                 standardize=standardize,
                 seed=seed,
-                smallest_shift=0.0,  # keeps the rank that was asked for
+                shifts=np.zeros(1),  # keeps the rank that was asked for
                 rank=rank,
             )
     nystrom = problem.nystrom

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nysstream.errors import AccuracyWarning
+from nysstream.estimators.choosing import sample_size
 from nysstream.features import Identity
 from nysstream.operators.gram import GramOperator
+from nysstream.sketching.factored import Factored, SampledRows
 from nysstream.sketching.nystrom import Nystrom, Sketch
+from nysstream.sketching.preconditioner import Preconditioner
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.solvers import LinearSystem
-from nysstream.streaming import DesignMatrix, SetUp, SquaredResidual, Statistics, centering_of, reduce
+from nysstream.sources import as_source
+from nysstream.streaming import (
+    DesignMatrix,
+    RowSample,
+    SetUp,
+    SquaredResidual,
+    Statistics,
+    centering_of,
+    reduce,
+    uniform_rows,
+)
+from nysstream.streaming.panels import scaled_inplace
 
 if TYPE_CHECKING:
-
     from numpy.typing import NDArray
 
     from nysstream.estimators.planning import Plan
@@ -32,31 +45,33 @@ class LeastSquares:
     design : DesignMatrix
         Centred and scaled.
     statistics : Statistics
-    nystrom : Nystrom or None
-        Approximation of the Gram matrix of the centred and scaled design.
     operator : GramOperator
     cross : ndarray, shape (p, q)
         Right-hand sides, one per target.
+    method : str
+        How the preconditioner was made.
+    preconditioner : Preconditioner or None
+    nystrom : Nystrom or None
+        Approximation of the Gram matrix of the centred and scaled design, from a sketch.
     width : int
-        Columns of the sketch behind ``nystrom``.
+        Columns of that sketch.
     """
 
     design: DesignMatrix
     statistics: Statistics
-    nystrom: Nystrom | None
     operator: GramOperator
     cross: NDArray[np.float64]
-    width: int
+    method: str
+    preconditioner: Preconditioner | None = None
+    nystrom: Nystrom | None = None
+    width: int = 0
     _evaluated: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=list)
 
     def system(self, targets: NDArray[np.intp], shifts: NDArray[np.float64]) -> LinearSystem:
         """Make the systems of pairs of a target and a shift, one column each."""
-        known = self.nystrom is not None and self.nystrom.rank > 0
-        preconditioner = self.nystrom.preconditioner() if known and self.nystrom is not None else None
 
         def residual(W: NDArray[np.float64]) -> NDArray[np.float64]:
-            """Recompute residuals in double precision, from the rows; one pass."""
-            # Columns of equal number belong to equal systems; the solver asks for all of them.
+            """Recompute the residuals of all columns in double precision, from the rows; one pass."""
             reduction = SquaredResidual(np.ascontiguousarray(W), targets)
             double = self.design.with_precision("double")
             ((gradient, squares),) = reduce(double, reduction, name="residual")
@@ -64,7 +79,33 @@ class LeastSquares:
             self._evaluated[:] = [(W.copy(), squares)]
             return np.asarray(gradient - shifts * W)
 
-        return LinearSystem(self.operator, self.cross[:, targets], shifts, preconditioner, residual)
+        return LinearSystem(self.operator, self.cross[:, targets], shifts, self.preconditioner, residual)
+
+    def start(self, targets: NDArray[np.intp], shifts: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Give the solution by the Gram matrix, which is accurate to its rounding; else none."""
+        if self.method != "gram" or self.preconditioner is None:
+            return None
+        return np.asarray(self.preconditioner.inverse(self.cross[:, targets], shifts))
+
+    def effective_dimension(self, shift: float) -> list[float] | None:
+        """Bracket the effective dimension, where the method allows it."""
+        if self.nystrom is not None:
+            return list(self.nystrom.effective_dimension(shift))
+        if self.method == "gram" and isinstance(self.preconditioner, Factored):
+            return [self.preconditioner.effective_dimension(shift)] * 2
+        return None
+
+    def singular(self) -> bool:
+        """Whether the columns are known to be linearly dependent."""
+        centering = self.design.centering
+        p = self.design.shape[1]
+        varying = p if centering is None else int(np.isfinite(centering.scale).sum())
+        freedom = self.statistics.n_weighted - (centering is not None)
+        if varying < p or freedom < varying:
+            return True
+        if self.method == "gram" and isinstance(self.preconditioner, Factored):
+            return self.preconditioner.rank() < varying
+        return self.width == p and self.nystrom is not None and self.nystrom.rank < varying
 
     def squares(self, W: NDArray[np.float64], targets: NDArray[np.intp]) -> NDArray[np.float64]:
         """Sum the weighted squared residuals of each column, from the last pass that saw it."""
@@ -96,9 +137,9 @@ class LeastSquares:
 
 
 def set_up(
-    plan: Plan, *, center: bool, standardize: bool, seed: int, smallest_shift: float, rank: int | str
+    plan: Plan, *, center: bool, standardize: bool, seed: int, shifts: NDArray[np.float64], rank: int | str
 ) -> LeastSquares:
-    """Make the set-up pass, and from its sums the sketch's approximation.
+    """Make the set-up pass, and from what it gathers the preconditioner.
 
     Parameters
     ----------
@@ -108,8 +149,8 @@ def set_up(
     standardize : bool
         Whether columns are scaled to unit variance.
     seed : int
-    smallest_shift : float
-        The hardest system's, for which an automatic rank is chosen.
+    shifts : ndarray
+        Those to be solved for. An automatic rank is chosen for the smallest.
     rank : int or "auto"
 
     Notes
@@ -118,21 +159,70 @@ def set_up(
     """
     design = plan.design
     p = design.shape[1]
-    guess = None
-    if standardize and plan.rank:
-        guess = _rough_scales(design)
+    guess = _rough_scales(design) if standardize and plan.rank else None
     test = TestMatrix(p, plan.rank, plan.n_probes, seed, guess) if plan.rank else None
-    (statistics,) = reduce(design, SetUp(test, plan.rank + plan.n_probes, center), name="set-up")
+    gather = SetUp(test, plan.rank + plan.n_probes, center, gram=plan.method == "gram")
+    sample = None
+    if plan.method == "subsampled":
+        rows = uniform_rows(design.shape[0], sample_size(design), seed)
+        statistics, sample = reduce(design, gather, RowSample(rows), name="set-up")
+    else:
+        (statistics,) = reduce(design, gather, name="set-up")
     centering = centering_of(design, statistics, center=center, standardize=standardize)
     scale = np.ones(p) if centering is None else centering.scale
+    centred = replace(design, centering=centering)
+    n_shifts = np.unique(shifts).size
+    preconditioner: Preconditioner | None = None
     nystrom = None
     if test is not None:
-        nystrom = _approximate(plan, test, statistics, scale, design.eps, smallest_shift, rank)
+        nystrom = _approximate(plan, test, statistics, scale, design.eps, float(shifts.min()), rank)
+        preconditioner = nystrom.preconditioner() if nystrom.rank else None
         test.forget()
-    centred = replace(design, centering=centering)
+    elif statistics.gram is not None:
+        preconditioner = Factored(scaled_inplace(statistics.gram, scale), design.eps, n_shifts)
+    elif sample is not None:
+        sampled, weights = sample
+        preconditioner = _factor_sample(centred, statistics, sampled, weights, n_shifts)
     cross = statistics.cross / scale[:, None]
-    statistics = replace(statistics, sketch=np.empty((p, 0)))  # spent
-    return LeastSquares(centred, statistics, nystrom, GramOperator(centred), cross, plan.rank)
+    statistics = replace(statistics, sketch=np.empty((p, 0)), gram=None)  # spent
+    operator = GramOperator(centred)
+    return LeastSquares(centred, statistics, operator, cross, plan.method, preconditioner, nystrom, plan.rank)
+
+
+def _factor_sample(
+    design: DesignMatrix, statistics: Statistics, X: Any, weight: NDArray[np.float64], n_shifts: int
+) -> Preconditioner | None:
+    """Make a preconditioner of the sampled rows, scaled up to the weight of all."""
+    kept = weight > 0
+    if not kept.any():
+        return None
+    part = replace(
+        design,
+        source=as_source(X[kept]),
+        target=None,
+        weight=None if design.weight is None else as_source(weight[kept]),
+        centering=None,
+        cache_bytes=0,
+    )
+    p, m = design.shape[1], int(kept.sum())
+    centering = design.centering
+    share = statistics.weight / float(weight.sum())
+    if m >= p:
+        (sums,) = reduce(part, SetUp(center=centering is not None, gram=True), name="sample")
+        assert sums.gram is not None
+        gram = sums.gram
+        if centering is not None:  # about the mean of all rows, not of the sample
+            offset = sums.mean - centering.mean
+            gram += np.outer(sums.weight * offset, offset)
+            gram = scaled_inplace(gram, centering.scale)
+        gram *= share
+        return Factored(gram, design.eps, n_shifts)
+    Z = part.features(X[kept].astype(part.dtype))
+    if hasattr(Z, "toarray"):
+        Z = Z.toarray()
+    if centering is not None:
+        Z = (Z - centering.mean.astype(Z.dtype)) / centering.scale.astype(Z.dtype)
+    return SampledRows(Z * np.sqrt(share * weight[kept])[:, None].astype(Z.dtype), n_shifts)
 
 
 def _approximate(
@@ -179,15 +269,7 @@ def warn_not_unique(problem: LeastSquares, shifts: NDArray[np.float64]) -> None:
     -----
     AccuracyWarning
     """
-    if not np.any(shifts == 0):
-        return
-    centering = problem.design.centering
-    p = problem.design.shape[1]
-    varying = p if centering is None else int(np.isfinite(centering.scale).sum())
-    freedom = problem.statistics.n_weighted - (centering is not None)
-    nystrom = problem.nystrom
-    deficient = problem.width == p and nystrom is not None and nystrom.rank < varying
-    if varying < p or freedom < varying or deficient:
+    if np.any(shifts == 0) and problem.singular():
         message = (
             "alpha=0 and the columns are linearly dependent, so the solution is not unique: this is the one "
             "of least norm; give a small alpha for a stable answer"

@@ -15,7 +15,8 @@ from nysstream.estimators.model_file import save
 from nysstream.features import FeatureMap, Identity
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
 from nysstream.sources import as_source
-from nysstream.sources.writing import Layout, RowWriter
+from nysstream.sources.layout import Layout
+from nysstream.sources.writing import RowWriter
 from nysstream.streaming import DesignMatrix, Predict, PredictionError, pass_needs, reduce, scheduler
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from nysstream.errors import InputError
 from nysstream.estimators.inputs import training_sources
 from nysstream.estimators.least_squares import LeastSquares, set_up, warn_not_unique
 from nysstream.estimators.linear import LinearModel
-from nysstream.estimators.planning import Plan, plan_fit
+from nysstream.estimators.planning import METHODS, Plan, plan_fit
 from nysstream.estimators.results import FitResult
 from nysstream.features import FeatureMap, Identity, parse
 from nysstream.sketching.random_matrices import as_seed
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SOLVERS = ("auto", "nystrom", "cg")
+SOLVERS = ("auto", *METHODS)
 
 
 class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -52,8 +52,10 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         Penalise the coefficients of columns scaled to unit variance. ``coef_`` belongs to the
         columns as they are all the same.
     fit_intercept : bool, default True
-    solver : {"auto", "nystrom", "cg"}
-        ``"cg"`` leaves out the sketch.
+    solver : {"auto", "gram", "nystrom", "subsampled", "cg"}
+        What the one set-up pass gathers to precondition with: the whole Gram matrix, a Nyström
+        sketch, a sample of rows to be factored, or nothing. Automatic: the Gram matrix for up to
+        1024 columns; beyond, what a cost model expects to be soonest.
     tol : float, default 1e-6
         Relative residual of the normal equations at which to stop, recomputed in double precision.
     max_passes : int, optional
@@ -113,7 +115,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         rank: int | str = "auto",
         standardize: bool = False,
         fit_intercept: bool = True,
-        solver: Literal["auto", "nystrom", "cg"] = "auto",
+        solver: Literal["auto", "gram", "nystrom", "subsampled", "cg"] = "auto",
         tol: float = 1e-6,
         max_passes: int | None = None,
         time_limit: float | None = None,
@@ -185,7 +187,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
                     center=self.fit_intercept,
                     standardize=self.standardize,
                     seed=as_seed(self.random_state),
-                    smallest_shift=float(shifts.min()),
+                    shifts=shifts,
                     rank=self.rank,
                 )
                 warn_not_unique(problem, shifts)
@@ -223,6 +225,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         return solve(
             problem.system(targets, shifts),
             PCG(rtol=self.tol),
+            start=problem.start(targets, shifts),
             max_passes=None if self.max_passes is None else self.max_passes - len(trace.passes),
             time_limit=None if self.time_limit is None else self.time_limit - trace.seconds,
             callback=lambda _, record: setattr(trace, "residual", record["relative_residual"]),
@@ -283,7 +286,9 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
             memory=self.memory,
             rank=self.rank,
             n_systems=targets.size,
-            sketched=self.solver != "cg",
+            method=self.solver,
+            shift=float(shifts.min()),
+            tol=self.tol,
         )
         return plan, targets, shifts
 
@@ -305,11 +310,10 @@ def _result(
 ) -> FitResult:
     nystrom, total = problem.nystrom, trace.total
     positive = shifts[shifts > 0]
-    dimension = None
-    if nystrom is not None and positive.size:
-        dimension = list(nystrom.effective_dimension(float(positive.min())))
+    dimension = problem.effective_dimension(float(positive.min())) if positive.size else None
     stats = {
         "status": result.status.name.lower(),
+        "method": plan.method,
         "passes": len(trace.passes),
         "iterations": int(result.stats["iterations"]),
         "seconds": trace.seconds,

@@ -29,6 +29,8 @@ class Factored(Preconditioner):
     ----------
     gram : ndarray, shape (p, p)
         Symmetric, positive semidefinite up to rounding. Not overwritten.
+    eps : float
+        Relative rounding error of its entries.
     n_shifts : int
         Different shifts to expect: a few are factored one by one, many share one
         eigendecomposition.
@@ -40,13 +42,14 @@ class Factored(Preconditioner):
     """
 
     gram: NDArray[np.float64]
+    eps: float = float(np.finfo(np.float64).eps)
     n_shifts: int = 1
     _factors: dict[float, Any] = field(default_factory=dict, repr=False)
     _eigen: list[Any] = field(default_factory=list, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def inverse(self, V: Array, shift: Shift) -> Array:
-        """Apply the inverse to a block ``(p, k)``."""
+        """Apply the inverse to a block ``(p, k)``; the pseudo-inverse where a shift is zero."""
         B = to_host(V)
         shifts = np.broadcast_to(np.asarray(shift, dtype=np.float64), (B.shape[1],))
         result = np.empty_like(B)
@@ -55,32 +58,63 @@ class Factored(Preconditioner):
             result[:, columns] = self._solve(float(mu), B[:, columns])
         return like(V, result)
 
+    def rank(self) -> int:
+        """Count the eigenvalues that rounding cannot explain; costs an eigendecomposition."""
+        values, _ = self._spectrum()
+        return int(np.count_nonzero(values > self._floor(values)))
+
+    def effective_dimension(self, shift: float) -> float:
+        """Compute ``tr G (G + shift I)^-1``, for ``p^3`` flops at most."""
+        p = self.gram.shape[0]
+        if self._eigen:
+            values = self._eigen[0]
+            return float(np.sum(values / (values + shift)))
+        # tr G (G + mu)^-1 = p - mu tr (G + mu)^-1, and with G + mu = L L' the trace is |L^-1|_F^2.
+        with self._lock:
+            factor = self._factors.get(shift) or self._cholesky(shift)
+        if factor is None:
+            values = self._spectrum()[0]
+            return float(np.sum(values / (values + shift)))
+        inverse, _ = scipy.linalg.lapack.dtrtri(factor[0], lower=True)
+        return float(p - shift * np.sum(np.tril(inverse) ** 2))
+
     def _solve(self, mu: float, B: NDArray[np.float64]) -> NDArray[np.float64]:
         with self._lock:
-            if mu not in self._factors and not self._eigen:
-                self._factor(mu)
+            if mu > 0 and mu not in self._factors and not self._eigen and self.n_shifts <= _MAX_FACTORS:
+                factor = self._cholesky(mu)
+                if factor is not None:
+                    self._factors[mu] = factor
         if mu in self._factors:
             return np.asarray(scipy.linalg.cho_solve(self._factors[mu], B, check_finite=False))
-        values, Q = self._eigen
-        raised = values + mu
-        floor = values.size * np.finfo(np.float64).eps * values[-1]
-        inverse = np.divide(1.0, raised, out=np.zeros_like(raised), where=raised > floor)
+        values, Q = self._spectrum()
+        if mu > 0:
+            inverse = 1.0 / (values + mu)
+        else:
+            # In double precision, what lies below the floor is zero, and so is its share of the
+            # least-norm answer. In single precision it may just be small: it must stay reachable.
+            floor = self._floor(values)
+            below = 0.0 if self.eps < 1e-12 or floor == 0 else 1.0 / floor
+            inverse = np.divide(1.0, values, out=np.full_like(values, below), where=values > floor)
         return np.asarray(Q @ (inverse[:, None] * (Q.T @ B)))
 
-    def _factor(self, mu: float) -> None:
-        if self.n_shifts <= _MAX_FACTORS:
-            shifted = self.gram.copy(order="F")
-            shifted[np.diag_indices_from(shifted)] += mu
-            try:
-                self._factors[mu] = scipy.linalg.cho_factor(
-                    shifted, lower=True, overwrite_a=True, check_finite=False
-                )
-            except np.linalg.LinAlgError:
-                pass  # singular without a shift: the pseudo-inverse will do
-            else:
-                return
-        values, Q = scipy.linalg.eigh(self.gram, check_finite=False)
-        self._eigen[:] = [np.maximum(values, 0.0), Q]
+    def _floor(self, values: NDArray[np.float64]) -> float:
+        return float(values.size * self.eps * values[-1])
+
+    def _cholesky(self, mu: float) -> Any:
+        """Factor ``G + mu I``; None where rounding has made it indefinite."""
+        shifted = self.gram.copy(order="F")
+        shifted[np.diag_indices_from(shifted)] += mu
+        try:
+            return scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            return None
+
+    def _spectrum(self) -> list[Any]:
+        with self._lock:
+            if not self._eigen:
+                values, Q = scipy.linalg.eigh(self.gram, check_finite=False)
+                self._eigen[:] = [np.maximum(values, 0.0), Q]
+        return self._eigen
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +142,7 @@ class SampledRows(Preconditioner):
         """Apply the inverse to a block ``(p, k)``; every shift must be positive."""
         if not self._kernel:
             products = np.asarray(self.rows @ self.rows.T, dtype=np.float64)
-            self._kernel.append(Factored(products, self.n_shifts))
+            self._kernel.append(Factored(products, n_shifts=self.n_shifts))
         B = to_host(V)
         inner = self._kernel[0].inverse(self.rows @ B, shift)
         return like(V, (B - self.rows.T @ inner) / np.asarray(shift, dtype=np.float64))

@@ -7,6 +7,7 @@ from nysstream.streaming.moments import SetUp, Statistics
 from nysstream.streaming.needs import pass_needs, scheduler
 from nysstream.streaming.reduce import reduce
 from nysstream.streaming.reduction import Reduction, Tile
+from nysstream.streaming.row_sample import RowSample, uniform_rows
 
 __all__ = [
     "Centering",
@@ -15,6 +16,7 @@ __all__ = [
     "Predict",
     "PredictionError",
     "Reduction",
+    "RowSample",
     "SetUp",
     "SquaredResidual",
     "Statistics",
@@ -23,4 +25,5 @@ __all__ = [
     "pass_needs",
     "reduce",
     "scheduler",
+    "uniform_rows",
 ]

@@ -9,6 +9,14 @@ import numpy as np
 
 from nysstream.arrays import namespace, to_host
 from nysstream.errors import InputError
+from nysstream.streaming.panels import (
+    PANEL_ROWS,
+    add_products,
+    assemble,
+    empty_panels,
+    move_panels,
+    panel_bytes,
+)
 from nysstream.streaming.reduction import Array, Part, Reduction, Tile, accumulate, cast
 
 if TYPE_CHECKING:
@@ -46,6 +54,8 @@ class Statistics:
         :math:`\sum_i h_i (y_i - \bar y)^2`.
     sketch : ndarray, shape (p, s)
         :math:`\sum_i h_i (z_i - m)(z_i - m)^\top \Omega`.
+    gram : ndarray, shape (p, p), or None
+        :math:`\sum_i h_i (z_i - m)(z_i - m)^\top`, where it was asked for.
     """
 
     n_rows: int
@@ -57,6 +67,7 @@ class Statistics:
     cross: NDArray[np.float64]
     target_squares: Vector
     sketch: NDArray[np.float64]
+    gram: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,11 +87,13 @@ class SetUp(Reduction):
         Its number of columns.
     center : bool
         Whether to work relative to the means.
+    gram : bool
+        Whether to sum the whole Gram matrix.
 
     Notes
     -----
     Result: :class:`Statistics`. Checks every value of the rows, targets and weights.
-    Arithmetic: ``4 n p (s + q + 1)`` flops.
+    Arithmetic: ``4 n p (s + q + 1)`` flops, and ``n p^2`` for the Gram matrix.
 
     References
     ----------
@@ -93,21 +106,30 @@ class SetUp(Reduction):
     test: Callable[[], NDArray[np.float64]] | None = None
     n_test: int = 0
     center: bool = True
+    gram: bool = False
     reads_target = True
 
     def n_columns(self, design: DesignMatrix) -> int:
-        """One per test vector, target and the constant."""
+        """One per test vector, target and the constant; the Gram matrix counts as wide."""
         return self.n_test + design.n_targets + 1
+
+    def tall_rows(self, design: DesignMatrix) -> int:
+        """Ask for taller tiles where the whole Gram matrix is added once per tile."""
+        return 4096 if self.gram else super().tall_rows(design)
 
     def part_bytes(self, design: DesignMatrix) -> int:
         """Count products, means, shift and squares."""
-        return 8 * design.shape[1] * (self.n_columns(design) + 3)
+        p = design.shape[1]
+        return 8 * p * (self.n_columns(design) + 3) + (panel_bytes(p) if self.gram else 0)
 
     def work_bytes(self, design: DesignMatrix, tile_rows: int) -> int:
         """Count the shifted and the squared tile, and the test matrix in the tiles' dtype."""
         p, itemsize = design.shape[1], design.dtype.itemsize
         return (
-            super().work_bytes(design, tile_rows) + 2 * itemsize * tile_rows * p + itemsize * p * self.n_test
+            super().work_bytes(design, tile_rows)
+            + 2 * itemsize * tile_rows * p
+            + itemsize * p * self.n_test
+            + (itemsize * PANEL_ROWS * (p + tile_rows) if self.gram else 0)
         )
 
     def prepare(self, design: DesignMatrix, device: Device) -> Array | None:
@@ -122,6 +144,7 @@ class SetUp(Reduction):
             "products": device.zeros((p, self.n_test + q + 1), np.float64),
             "squares": device.zeros((p,), np.float64),
             "targets": device.zeros((q + 1, q + 1), np.float64),
+            **(empty_panels(p, device) if self.gram else {}),
         }
 
     def add(self, part: Part, tile: Tile, prepared: Array | None) -> Part:
@@ -152,6 +175,8 @@ class SetUp(Reduction):
                 sketched *= cast(w, Z.dtype)[:, None]
             T = xp.concat([sketched, T], axis=1)
         part["products"] = accumulate(part["products"], Z.T @ T)
+        if self.gram:
+            add_products(part, Z, None if weight is None else cast(w, Z.dtype))
         squares = (Z * Z if dense else Z.multiply(Z)).T @ cast(w, Z.dtype)
         part["squares"] = accumulate(part["squares"], squares)
         part["targets"] = accumulate(part["targets"], right.T @ weighted)
@@ -198,6 +223,7 @@ class SetUp(Reduction):
             part["cross"],
             part["target_squares"],
             part["sketch"],
+            assemble(part, design.shape[1]),
         )
 
     def _settle(self, part: Part) -> Part:
@@ -222,6 +248,7 @@ class SetUp(Reduction):
             "cross": part["products"][:, s:-1],
             "target_squares": np.diagonal(targets)[:-1],
             "sketch": part["products"][:, :s],
+            **{name: value for name, value in part.items() if name.startswith("gram")},
         }
         return self._move(settled, -weight, d, e) if self.center else settled
 
@@ -234,7 +261,7 @@ class SetUp(Reduction):
         }
         if self.test is not None:
             moved["sketch"] = part["sketch"] + np.outer(factor * d, d @ self.test())
-        return moved
+        return moved | move_panels(part, factor, d)
 
 
 def _device(x: Array) -> Any:
