@@ -50,8 +50,11 @@ _caches_lock = threading.Lock()
 def block_cache(design: DesignMatrix, device: Device) -> BlockCache:
     """Return this process's cache of the design's blocks.
 
-    A process holds the blocks of one design at a time: the cache of another is dropped.
+    A process holds the blocks of one design at a time: the cache of another is dropped. A design
+    that caches nothing is not looked at, since identifying its rows may cost reads.
     """
+    if design.cache_bytes <= 0:
+        return BlockCache(0)
     key = f"{design.cache_key}-{design.cache_bytes}-{device.name}"
     with _caches_lock:
         if key not in _caches:
