@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import h5py
-import numpy as np
 
 from nysstream.errors import DataWarning, InputError, MissingChunksError, SourceError
 from nysstream.sources.base import RowSource
-from nysstream.sources.checking import assign, numeric_matrix, output_for
-from nysstream.sources.chunks import Piece, pieces
+from nysstream.sources.checking import numeric_matrix, output_for
 from nysstream.sources.fingerprint import fingerprint_of
-from nysstream.sources.hdf5_layout import ChunkIndex, chunk_index, contiguous_offset, missing_filter
+from nysstream.sources.handles import handle_of, new_token
 from nysstream.sources.hdf5_members import find_dataset, open_file, refuse_external
+from nysstream.sources.hdf5_reading import HDF5Reader
 from nysstream.sources.locations import local_path
-from nysstream.sources.npy import NpySource
-from nysstream.sources.scratch import scratch
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -27,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".nc", ".nc4")
-_PIECE_BYTES = 4 << 20
 
 
 class HDF5Source(RowSource):
@@ -94,11 +89,12 @@ class HDF5Source(RowSource):
             refuse_external(dataset, self.name)
         self.chunk_rows = int(dataset.chunks[0]) if dataset.chunks else 1
         live = dataset.file.mode != "r" or dataset.file.driver != "sec2"
-        self._live = dataset if live else None
-        self._pid: int | None = None
-        self._opened(dataset if live else self._reopened())
+        self._live: Any = dataset if live else None
+        self._token = new_token()
+        reader = HDF5Reader(dataset, self.name, live=True) if live else self._reopened()
+        self._own: tuple[int, HDF5Reader] | None = (os.getpid(), reader)
         if missing_chunks != "fill":
-            self._survey(dataset, refuse=missing_chunks == "error")
+            self._survey(dataset, reader, refuse=missing_chunks == "error")
 
     @classmethod
     def accepts_url(cls, url: str) -> bool:
@@ -158,13 +154,7 @@ class HDF5Source(RowSource):
     @property
     def decode_bytes(self) -> int:
         """The stored bytes of a chunk and its decoded block."""
-        self._current()
-        if self._chunks is not None:
-            return self._chunks.layout(0).file_scratch_bytes(self.shape[1])
-        width = self.shape[1] * self.dtype.itemsize
-        return max(_PIECE_BYTES, self.chunk_rows * width) + (
-            0 if self.chunk_rows == 1 else 2 * self._chunk_bytes
-        )
+        return self._reader().decode_bytes
 
     def read(self, rows: slice, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Read a run of rows.
@@ -175,99 +165,29 @@ class HDF5Source(RowSource):
             If a chunk cannot be read or decoded.
         """
         out = output_for(self, rows, out)
-        self._current()
-        if self._plain is not None:
-            return self._plain.read(rows, out)
-        if self._chunks is not None:
-            self._read_chunks(self._chunks, rows, out)
-        else:
-            self._read_by_h5py(rows, out)
+        self._reader().read(rows, out)
         return out
 
-    def _read_chunks(self, index: ChunkIndex, rows: slice, out: NDArray[Any]) -> None:
-        for piece in pieces(rows, slice(0, self.shape[1]), index.shape):
-            target = out[piece.target]
-            where = index.find(piece.chunk)
-            if where is None:
-                target[...] = self._fill
-                continue
-            try:
-                span, mask = where
-                index.layout(mask).place_from(index.file, span, piece.inside, target)
-            except (OSError, ValueError, RuntimeError) as error:
-                raise self._unreadable(self._rows_of(piece, index), error) from error
+    def _reader(self) -> HDF5Reader:
+        own = self._own
+        if own is None or own[0] != os.getpid():
+            own = self._own = (os.getpid(), handle_of(self._token, self._reopened))
+        return own[1]
 
-    def _read_by_h5py(self, rows: slice, out: NDArray[Any]) -> None:
-        """Read through HDF5, a few chunks at a time where the values have to be cast."""
-        stored = self._dataset.dtype
-        width = self.shape[1] * stored.itemsize
-        step = max(1, _PIECE_BYTES // max(1, width) // self.chunk_rows) * self.chunk_rows
-        for start in range(rows.start - rows.start % step, rows.stop, step):
-            part = slice(max(start, rows.start), min(start + step, rows.stop))
-            target = out[part.start - rows.start : part.stop - rows.start]
-            if target.size == 0:
-                continue
-            direct = out.dtype == stored and target.flags.c_contiguous
-            values = target if direct else scratch("decoded", target.size * stored.itemsize).view(stored)
-            try:
-                self._refuse_truncated()
-                shape = target.shape[:1] if self.vector else target.shape
-                self._dataset.read_direct(values.reshape(shape), source_sel=part)
-            except (OSError, ValueError, RuntimeError) as error:
-                raise self._unreadable(part, error) from error
-            if not direct:
-                assign(target, values.reshape(target.shape))
-
-    def _refuse_truncated(self) -> None:
-        """HDF5 reads zeros beyond the end of a file, and says nothing."""
+    def _reopened(self) -> HDF5Reader:
         if self._live is not None:
-            return
-        size = os.stat(self._dataset.file.filename).st_size
-        if size < self._file_size:
-            message = f"the file has shrunk from {self._file_size} to {size} bytes since it was opened"
-            raise ValueError(message)
-
-    def _current(self) -> None:
-        """Open the file in a process that received this source, or was forked from one that had."""
-        if self._pid == os.getpid():
-            return
-        with _opening:
-            if self._pid != os.getpid():
-                self._opened(self._reopened())
-
-    def _reopened(self) -> Any:
-        if self._live is not None:
-            message = f"{self.name} was opened for writing by another process, which alone can read it"
+            message = f"{self.name} is open for writing in another process, which alone can read it"
             raise SourceError(message)
         file = open_file(self._path)
-        return find_dataset(file, self._member, self._path, allow_external=self._allow_external)
+        dataset = find_dataset(file, self._member, self._path, allow_external=self._allow_external)
+        if (*dataset.shape, 1)[:2] != self.shape or dataset.dtype.newbyteorder("=") != self.dtype:
+            message = (
+                f"{self.name} has changed since it was opened: {dataset.shape} {dataset.dtype}; open it again"
+            )
+            raise SourceError(message)
+        return HDF5Reader(dataset, self.name, live=False)
 
-    def _opened(self, dataset: Any) -> None:
-        """Note where the data lie; keep the dataset open only if HDF5 has to read it."""
-        self._fill = np.asarray(dataset.fillvalue, dataset.dtype)
-        self._chunk_bytes = int(np.prod(dataset.chunks or (0,))) * dataset.dtype.itemsize
-        self._plain: NpySource | None = None
-        self._chunks: ChunkIndex | None = None
-        self._dataset: Any = None
-        offset = None if self._live is not None else contiguous_offset(dataset)
-        if offset is not None:
-            path, shape = dataset.file.filename, dataset.shape
-            self._plain = NpySource(path, shape=shape, dtype=dataset.dtype, offset=offset, fortran=False)
-            self._plain.name = self.name
-        elif self._live is None:
-            self._chunks = chunk_index(dataset)
-        if self._plain is None and self._chunks is None:
-            unknown = missing_filter(dataset)
-            if unknown is not None:
-                message = (
-                    f"{self.name} needs the HDF5 filter {unknown}; install hdf5plugin or rewrite it with gzip"
-                )
-                raise SourceError(message)
-            self._dataset = dataset
-            self._file_size = 0 if self._live is not None else os.stat(dataset.file.filename).st_size
-        self._pid = os.getpid()
-
-    def _survey(self, dataset: Any, *, refuse: bool) -> None:
+    def _survey(self, dataset: Any, reader: HDF5Reader, *, refuse: bool) -> None:
         """Count the chunks that were never written, before any work starts."""
         rows, columns = self.shape
         if dataset.is_virtual or dataset.external or rows * columns == 0:
@@ -282,24 +202,13 @@ class HDF5Source(RowSource):
             return
         which = f"{self.name}: {total - stored} of {total} chunks are absent"
         if refuse:
-            message = f"{which}; write them, or pass missing_chunks='fill' to read them as {self._fill}"
+            message = f"{which}; write them, or pass missing_chunks='fill' to read them as {reader.fill}"
             raise MissingChunksError(message)
         message = (
-            f"{which}, read as fill value {self._fill}; missing_chunks='error' refuses them, 'fill' accepts "
+            f"{which}, read as fill value {reader.fill}; missing_chunks='error' refuses them, 'fill' accepts "
             "them silently"
         )
         warnings.warn(message, DataWarning, stacklevel=2)
-
-    def _rows_of(self, piece: Piece, index: ChunkIndex) -> slice:
-        start = piece.chunk[0] * index.shape[0]
-        return slice(start, min(start + index.shape[0], self.shape[0]))
-
-    def _unreadable(self, rows: slice, error: Exception) -> SourceError:
-        message = (
-            f"{self.name}: the chunk of rows {rows.start}:{rows.stop} cannot be read: {error}; restore the "
-            "file from its origin or leave these rows out with rows="
-        )
-        return SourceError(message)
 
     def __getstate__(self) -> dict[str, Any]:
         if self._live is not None:
@@ -307,11 +216,4 @@ class HDF5Source(RowSource):
                 f"{self.name} is open for writing or in memory; close it and pass nysstream.open(path, name)"
             )
             raise InputError(message)
-        dropped = ("_dataset", "_plain", "_chunks", "_fill", "_chunk_bytes", "_pid")
-        return {key: value for key, value in self.__dict__.items() if key not in dropped}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _pid=None)
-
-
-_opening = threading.RLock()
+        return {**self.__dict__, "_own": None}

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import zarr
 
-from nysstream.errors import DataWarning, InputError, MissingChunksError
+from nysstream.errors import DataWarning, InputError, MissingChunksError, SourceError
 from nysstream.sources.base import RowSource
 from nysstream.sources.checking import numeric_matrix, output_for
 from nysstream.sources.chunks import Piece
 from nysstream.sources.fingerprint import fingerprint_of
+from nysstream.sources.handles import handle_of, new_token
 from nysstream.sources.locations import is_url, local_path
 from nysstream.sources.zarr_members import committed_rows, find_array
 from nysstream.sources.zarr_reading import ZarrReader
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 MissingChunks: TypeAlias = Literal["warn", "error", "fill"]
 
 _MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
-_opening = threading.RLock()
 
 
 class ZarrSource(RowSource):
@@ -80,7 +79,7 @@ class ZarrSource(RowSource):
             raise InputError(message)
         self._url = url or location_of(array.store)
         self._path, self._anonymous = array.path, anonymous
-        self._by_value = array if pickled_by_value(array.store) else None
+        self._unlocated = array if self._url is None else None
         shown = self._url or f"{type(array.store).__name__}"
         self.name = f"{shown}[{array.path}]" if array.path else shown
         (n_rows, n_columns), self.dtype, self.vector = numeric_matrix(
@@ -89,12 +88,13 @@ class ZarrSource(RowSource):
         self._committed = committed_rows(array, self.name)
         self.shape = (n_rows if self._committed is None else self._committed, n_columns)
         self._missing = "error" if self._committed is not None else missing_chunks
-        self._pid: int | None = os.getpid()
-        self._reader = ZarrReader(array, self.name, self._absent)
-        self.chunk_rows = max(1, self._reader.layout.shape[0])
+        self._token = new_token()
+        reader = ZarrReader(array, self.name)
+        self._own: tuple[int, ZarrReader] | None = (os.getpid(), reader)
+        self.chunk_rows = max(1, reader.layout.shape[0])
         self._announced = self._missing != "warn"
         if self._missing != "fill":
-            self._survey()
+            self._survey(reader)
 
     @classmethod
     def accepts_url(cls, url: str) -> bool:
@@ -145,7 +145,7 @@ class ZarrSource(RowSource):
     @property
     def decode_bytes(self) -> int:
         """The stored bytes of a chunk (or of neighbours within a shard) and its decoded block."""
-        return self._current().decode_bytes
+        return self._reader().decode_bytes
 
     def read(self, rows: slice, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Read a run of rows.
@@ -158,74 +158,78 @@ class ZarrSource(RowSource):
             If a chunk cannot be read or decoded.
         """
         out = output_for(self, rows, out)
-        self._current().read(rows, out)
+        self._reader().read(rows, out, self._absent)
         return out
 
-    def _absent(self, piece: Piece, inner: tuple[int, int] | None = None) -> None:
+    def _absent(self, reader: ZarrReader, piece: Piece, inner: tuple[int, int] | None) -> None:
         """Refuse or announce an absent chunk met while reading."""
         if self._missing == "error":
-            raise self._missing_error(piece, inner)
+            raise self._missing_error(reader, piece, inner)
         if not self._announced:
             self._announced = True
-            self._warn("some chunks are")
+            self._warn(reader, "some chunks are")
 
-    def _missing_error(self, piece: Piece, inner: tuple[int, int] | None = None) -> MissingChunksError:
+    def _missing_error(
+        self, reader: ZarrReader, piece: Piece, inner: tuple[int, int] | None
+    ) -> MissingChunksError:
         where = f"inner chunk {inner} of shard" if inner else "chunk"
         why = (
             f"though the store has committed {self._committed} rows; the store is damaged, write it again"
             if self._committed is not None
             else "and missing_chunks='error' refuses it; write it, or pass missing_chunks='fill' to read "
-            f"it as the fill value {self._reader.fill}"
+            f"it as the fill value {reader.fill}"
         )
-        message = (
-            f"{self.name}: {where} {self._reader.key(piece)} ({self._reader.rows_of(piece)}) is absent, {why}"
-        )
+        message = f"{self.name}: {where} {reader.key(piece)} ({reader.rows_of(piece)}) is absent, {why}"
         return MissingChunksError(message)
 
-    def _warn(self, which: str) -> None:
+    def _warn(self, reader: ZarrReader, which: str) -> None:
         message = (
-            f"{self.name}: {which} absent, read as fill value {self._reader.fill}; "
+            f"{self.name}: {which} absent, read as fill value {reader.fill}; "
             "missing_chunks='error' refuses them, 'fill' accepts them silently"
         )
         warnings.warn(message, DataWarning, stacklevel=2)
 
-    def _survey(self) -> None:
+    def _survey(self, reader: ZarrReader) -> None:
         """Count the absent chunks before any work starts."""
         total = absent = 0
-        for piece, inner, there in self._reader.lookups(self.shape[0]):
+        for piece, inner, there in reader.lookups(self.shape[0]):
             total += 1
             if not there:
                 absent += 1
                 if self._missing == "error":
-                    raise self._missing_error(piece, inner)
+                    raise self._missing_error(reader, piece, inner)
         if absent:
             self._announced = True
-            self._warn(f"{absent} of {total} chunks are")
+            self._warn(reader, f"{absent} of {total} chunks are")
 
-    def _current(self) -> ZarrReader:
-        """Open the store in a process that received this source, or was forked from one that had it."""
-        if self._pid != os.getpid():
-            with _opening:
-                if self._pid != os.getpid():
-                    self._reader, self._pid = self._reopened(), os.getpid()
-        return self._reader
+    def _reader(self) -> ZarrReader:
+        own = self._own
+        if own is None or own[0] != os.getpid():
+            own = self._own = (os.getpid(), handle_of(self._token, self._reopened))
+        return own[1]
 
     def _reopened(self) -> ZarrReader:
-        array = self._by_value
-        if array is None and self._url is not None:
+        array = self._unlocated
+        if array is None:
+            assert self._url is not None
             store = open_store(self._url, anonymous=self._anonymous)
             array = find_array(store, self._path, self._url)
-        assert array is not None
-        return ZarrReader(array, self.name, self._absent)
+        found = (*array.shape, 1)[:2]
+        if (
+            found[0] < self.shape[0]
+            or found[1] != self.shape[1]
+            or array.dtype.newbyteorder("=") != self.dtype
+        ):
+            message = (
+                f"{self.name} has changed since it was opened: {array.shape} {array.dtype}; open it again"
+            )
+            raise SourceError(message)
+        return ZarrReader(array, self.name)
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._url is None and self._by_value is None:
+        if self._unlocated is not None and not pickled_by_value(self._unlocated.store):
             message = (
                 f"{self.name} has no URL for other processes to open it by; use nysstream.open(url, name)"
             )
             raise InputError(message)
-        dropped = ("_reader", "_pid")
-        return {key: value for key, value in self.__dict__.items() if key not in dropped}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _pid=None)
+        return {**self.__dict__, "_own": None}

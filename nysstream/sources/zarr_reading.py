@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nysstream.errors import MissingChunksError, SourceError
+from nysstream.errors import DataWarning, MissingChunksError, SourceError
 from nysstream.sources.checking import assign, reason
 from nysstream.sources.chunks import ChunkLayout, Piece, pieces
 from nysstream.sources.scratch import scratch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nysstream.sources.zarr_layout import ShardLayout
     from nysstream.sources.zarr_store import PartialBlob, WholeBlob
 
-    Absent = Callable[[Piece, tuple[int, int] | None], None]
+    Absent = Callable[["ZarrReader", Piece, tuple[int, int] | None], None]
 
 _RUN_BYTES = 8 << 20
 _PIECE_BYTES = 4 << 20
@@ -31,25 +31,34 @@ _PIECE_BYTES = 4 << 20
 class ZarrReader:
     """The chunks of one open array.
 
+    Attributes
+    ----------
+    layout : ArrayLayout
+        How they are laid out.
+    fill : ndarray, shape ()
+        What an absent one reads as.
+
     Parameters
     ----------
     array : zarr.Array
         Of one or two dimensions.
     name : str
         How messages call it.
-    absent : callable
-        Told of each absent chunk met while reading, and for a shard of the inner chunk; may raise
-        ``MissingChunksError``.
     """
 
-    def __init__(self, array: zarr.Array[Any], name: str, absent: Absent) -> None:
-        self._array, self._name, self._absent = array, name, absent
+    def __init__(self, array: zarr.Array[Any], name: str) -> None:
+        self._array, self._name = array, name
         self._vector = array.ndim == 1
         self._n_columns = 1 if self._vector else int(array.shape[1])
         self._dtype = np.dtype(array.dtype)
         self._blobs = blobs_of(array)
         self.layout = array_layout(array)
         self.fill = np.asarray(0 if array.fill_value is None else array.fill_value, self._dtype)
+
+    @property
+    def shareable(self) -> bool:
+        """True: nothing stays open between reads."""
+        return True
 
     @property
     def decode_bytes(self) -> int:
@@ -65,8 +74,18 @@ class ZarrReader:
             run = max(layout.shard.index_bytes, _RUN_BYTES, run)
         return layout.chunk.scratch_bytes + run * self._blobs.at_once
 
-    def read(self, rows: slice, out: NDArray[Any]) -> None:
+    def read(self, rows: slice, out: NDArray[Any], absent: Absent) -> None:
         """Fill ``out`` with a run of rows.
+
+        Parameters
+        ----------
+        rows : slice
+            Which rows.
+        out : ndarray, shape (rows, columns)
+            Where to.
+        absent : callable
+            Told of each absent chunk (and inner chunk of a shard) before it is taken as the fill
+            value; may raise ``MissingChunksError``.
 
         Raises
         ------
@@ -86,10 +105,10 @@ class ZarrReader:
             target = out[piece.target]
             try:
                 if whole is not None:
-                    self._read_chunk(next(whole), chunk, piece, target)
+                    self._read_chunk(next(whole), chunk, piece, target, absent)
                 elif shard is not None and parts is not None:
-                    self._read_shard(next(parts), shard, chunk, piece, target)
-            except MissingChunksError:
+                    self._read_shard(next(parts), shard, chunk, piece, target, absent)
+            except (MissingChunksError, DataWarning):  # a warning may have been made an error
                 raise
             except Exception as error:  # stores and codecs have errors of their own
                 raise self.unreadable(piece, error) from error
@@ -147,10 +166,10 @@ class ZarrReader:
         return present
 
     def _read_chunk(
-        self, blob: WholeBlob | None, chunk: ChunkLayout, piece: Piece, target: NDArray[Any]
+        self, blob: WholeBlob | None, chunk: ChunkLayout, piece: Piece, target: NDArray[Any], absent: Absent
     ) -> None:
         if blob is None:
-            self._absent(piece, None)
+            absent(self, piece, None)
             target[...] = self.fill
         elif isinstance(blob, FileBlob):
             chunk.place_from(blob, (0, blob.size), piece.inside, target)
@@ -164,10 +183,11 @@ class ZarrReader:
         chunk: ChunkLayout,
         piece: Piece,
         target: NDArray[Any],
+        absent: Absent,
     ) -> None:
         index = None if blob is None else blob.edge(shard.index_bytes, at_start=shard.at_start)
         if blob is None or index is None:
-            self._absent(piece, None)
+            absent(self, piece, None)
             target[...] = self.fill
             return
         spans, present = shard.parse(index)
@@ -177,7 +197,7 @@ class ZarrReader:
                 start, length = spans[inner.chunk].tolist()
                 stored.append((start, start + length, inner))
             else:
-                self._absent(piece, inner.chunk)
+                absent(self, piece, inner.chunk)
                 target[inner.target] = self.fill
         stored.sort(key=lambda entry: entry[0])
         runs = list(_runs(stored))

@@ -15,10 +15,10 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, ZipStore
 
-from nysstream.errors import SourceError
+from nysstream.errors import InputError, SourceError
 from nysstream.sources.checking import reason
 from nysstream.sources.files import OpenFile
-from nysstream.sources.locations import local_path
+from nysstream.sources.locations import checked_location, local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -68,16 +68,20 @@ def open_store(url: str, *, anonymous: bool = False) -> Any:
 
 
 def location_of(store: Any) -> str | None:
-    """URL by which another process can open ``store``; None where it has none."""
+    """Path or URL by which another process can open ``store``; None if unknown, or if it holds a secret."""
+    location = None
     if isinstance(store, LocalStore):
-        return os.path.abspath(store.root)
-    if isinstance(store, ZipStore):
-        return os.path.abspath(store.path)
-    if isinstance(store, FsspecStore):
-        return str(store.fs.unstrip_protocol(store.path))
-    if isinstance(store, ObjectStore):
-        return _object_location(store.store)
-    return None
+        location = os.path.abspath(store.root)
+    elif isinstance(store, ZipStore):
+        location = os.path.abspath(store.path)
+    elif isinstance(store, FsspecStore):
+        location = str(store.fs.unstrip_protocol(store.path))
+    elif isinstance(store, ObjectStore):
+        location = _object_location(store.store)
+    try:
+        return None if location is None else checked_location(location)
+    except InputError:
+        return None
 
 
 def _object_location(store: Any) -> str | None:
@@ -272,5 +276,5 @@ class RemoteBlobs:
 def blobs_of(array: zarr.Array[Any]) -> LocalBlobs | RemoteBlobs:
     """Where the chunks of ``array`` are read from."""
     if isinstance(array.store, LocalStore):
-        return LocalBlobs(os.path.join(array.store.root, array.path).rstrip("/"))
+        return LocalBlobs(os.path.abspath(os.path.join(array.store.root, array.path)))
     return RemoteBlobs(array.store, array.path)

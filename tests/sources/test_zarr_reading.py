@@ -17,7 +17,7 @@ from tests.sources.conftest import COMPRESSORS, zarr_arrays
 
 def check(data, array, *, ours):
     source = ZarrSource(array, missing_chunks="fill")
-    assert (source._reader.layout.chunk is not None) == ours
+    assert (source._reader().layout.chunk is not None) == ours
     expected = array[:].reshape((*array.shape, 1)[:2])
     start = data.draw(st.integers(0, len(expected)))
     stop = data.draw(st.integers(start, len(expected)))
