@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from nysstream.errors import InputError
 
@@ -282,15 +282,25 @@ class _BlasLimit:
             self._holders += 1
             if self._holders == 1:
                 if self._controller is None:
-                    self._controller = ThreadpoolController()
+                    self._controller = ThreadpoolController().select(user_api="blas")
+                self._take_control()
                 self._limiter = self._controller.limit(limits=1, user_api="blas")
 
     def release(self) -> None:
         with self._lock:
             self._holders -= 1
             if self._holders == 0:
+                self._take_control()
                 self._limiter.restore_original_limits()
                 self._limiter = None
+                self._take_control()
+
+    @staticmethod
+    def _take_control() -> None:
+        """Let this thread set OpenBLAS's limit, which threadpoolctl leaves to the first that ever did."""
+        clear = getattr(OpenBLASController, "clear_controlling_thread", None)  # since threadpoolctl 3.8
+        if clear is not None:
+            clear(force=True)
 
 
 _blas_limit = _BlasLimit()
