@@ -32,7 +32,7 @@ class FeatureMap(ABC):
         """Whether :meth:`fit` must see rows before the map can be used."""
         return False
 
-    def fit(self, sample: Array) -> FeatureMap:  # noqa: ARG002
+    def fit(self, sample: Array) -> FeatureMap:
         """Return the map with data-dependent settings replaced by numbers.
 
         Parameters
@@ -42,10 +42,10 @@ class FeatureMap(ABC):
         """
         return self
 
-    def work_bytes(self, n_rows: int, n_inputs: int, itemsize: int) -> int:  # noqa: ARG002
+    def work_bytes(self, n_rows: int, n_inputs: int, itemsize: int) -> int:
         """Bytes needed to map ``n_rows`` rows beside input and output; weights not counted."""
         return 0
 
-    def weight_bytes(self, n_inputs: int) -> int:  # noqa: ARG002
+    def weight_bytes(self, n_inputs: int) -> int:
         """Bytes of the random weights kept in memory for ``n_inputs`` input columns."""
         return 0

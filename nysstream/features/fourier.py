@@ -94,7 +94,7 @@ class Fourier(FeatureMap):
             raise InputError(message)
         put(self, "random_state", settings.seed(self.random_state))
 
-    def n_outputs(self, n_inputs: int) -> int:  # noqa: ARG002
+    def n_outputs(self, n_inputs: int) -> int:
         """Count the output columns: ``n_features``."""
         return self.n_features
 
@@ -141,7 +141,7 @@ class Fourier(FeatureMap):
         W, phase = weights_for(X, self, X.shape[1], self._draw)
         return scaled_cosine(X @ W, phase, math.sqrt(2 / self.n_features))
 
-    def work_bytes(self, n_rows: int, n_inputs: int, itemsize: int) -> int:  # noqa: ARG002
+    def work_bytes(self, n_rows: int, n_inputs: int, itemsize: int) -> int:
         """Bytes beside input and output: two cached pieces in float64, none in float32."""
         return double_cosine_bytes(n_rows, self.n_features) if itemsize == 8 else 0
 

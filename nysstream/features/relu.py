@@ -55,7 +55,7 @@ class ReLU(FeatureMap):
         put(self, "n_features", settings.positive_integer("n_features", self.n_features))
         put(self, "random_state", settings.seed(self.random_state))
 
-    def n_outputs(self, n_inputs: int) -> int:  # noqa: ARG002
+    def n_outputs(self, n_inputs: int) -> int:
         """Count the output columns: ``n_features``."""
         return self.n_features
 

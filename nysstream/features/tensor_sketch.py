@@ -85,7 +85,7 @@ class TensorSketch(FeatureMap):
             raise InputError(message)
         put(self, "random_state", settings.seed(self.random_state))
 
-    def n_outputs(self, n_inputs: int) -> int:  # noqa: ARG002
+    def n_outputs(self, n_inputs: int) -> int:
         """Count the output columns: ``n_features``."""
         return self.n_features
 
