@@ -85,6 +85,11 @@ class ZarrSource(RowSource):
         (n_rows, n_columns), self.dtype, self.vector = numeric_matrix(
             self.name, array.shape, np.dtype(array.dtype)
         )
+        try:
+            array.chunks  # noqa: B018
+        except NotImplementedError as error:
+            message = f"{self.name} has chunks of irregular sizes; copy it to regular ones"
+            raise InputError(message) from error
         self._committed = committed_rows(array, self.name)
         self.shape = (n_rows if self._committed is None else self._committed, n_columns)
         self._missing = "error" if self._committed is not None else missing_chunks

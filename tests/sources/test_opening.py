@@ -1,6 +1,9 @@
 """Locations and objects find their source; everything else is refused with advice."""
 
+import multiprocessing
+import os
 import pathlib
+import re
 
 import h5py
 import numpy as np
@@ -231,3 +234,27 @@ def test_a_new_kind_is_one_entry_of_the_registry(monkeypatch, stored):
 
     monkeypatch.setitem(SOURCES, "constant", Constant)
     assert isinstance(sources.open("x.csv"), Constant)
+
+
+def open_as_nobody(path, connection):
+    if os.geteuid() == 0:
+        os.setuid(65534)  # root may read anything
+    try:
+        sources.open(path)
+    except SourceError as error:
+        connection.send(str(error))
+    connection.send("opened")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.h5", "x.zarr", "untold"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_files_that_may_not_be_read(stored, name):
+    (stored / name).chmod(0)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=open_as_nobody, args=(stored / name, theirs))
+    child.start()
+    assert ours.poll(60)
+    assert re.search(rf"{name}.*Permission denied", ours.recv())
+    child.join()
+    (stored / name).chmod(0o700)

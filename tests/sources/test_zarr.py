@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import multiprocessing
 import pickle
 import shutil
@@ -15,6 +16,7 @@ import zarr
 import nysstream.sources as sources
 from nysstream.errors import DataWarning, InputError, MissingChunksError, SourceError
 from nysstream.sources import ZarrSource, as_source
+from nysstream.sources.zarr_store import location_of
 
 VALUES = np.arange(200.0).reshape(50, 4) + 1
 
@@ -243,6 +245,19 @@ def test_arrays_that_hold_no_real_numbers_are_refused(tmp_path, dtype, message):
         sources.open(tmp_path / "x.zarr", "g/x")
 
 
+def test_irregular_chunks_are_refused(tmp_path):
+    """Newer versions of Zarr open such arrays, older ones do not."""
+    make(tmp_path / "x.zarr")
+    path = tmp_path / "x.zarr" / "zarr.json"
+    metadata = json.loads(path.read_text())
+    grid = {"name": "rectilinear", "configuration": {"kind": "inline", "chunk_shapes": [[20, 30], [4]]}}
+    path.write_text(json.dumps({**metadata, "chunk_grid": grid}))
+    with pytest.raises(
+        (InputError, SourceError), match=r"x\.zarr (has chunks of irregular|cannot be opened)"
+    ):
+        sources.open(tmp_path / "x.zarr")
+
+
 def test_three_dimensions_are_refused(tmp_path):
     make(tmp_path / "x.zarr", values=np.ones((4, 3, 2)), chunks=(2, 3, 2))
     with pytest.raises(InputError, match=r"3 dimensions, shape \(4, 3, 2\)"):
@@ -258,3 +273,9 @@ def test_scratch_and_chunk_rows_are_stated(tmp_path):
     assert 2000 * 500 * 8 <= raw.decode_bytes < 3 * 2000 * 500 * 8
     assert 2 * 500 * 500 * 8 <= sharded.decode_bytes < 2000 * 500 * 8 * 2
     assert isinstance(raw, ZarrSource)
+
+
+def test_a_secret_in_the_address_of_a_store_is_not_shown(tmp_path):
+    obstore = pytest.importorskip("obstore")
+    web_store = obstore.store.HTTPStore.from_url("https://user:hunter2@example.org/x.zarr")
+    assert location_of(zarr.storage.ObjectStore(web_store, read_only=True)) is None
