@@ -22,6 +22,7 @@ FLOORS = (
     ("solvers", "checkpoint"),
     ("estimators",),
     ("report", "cli"),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 

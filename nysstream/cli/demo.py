@@ -6,13 +6,19 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import typer
 
 from nysstream.cli.flights import build_flights
+from nysstream.cli.options import Json, Memory, Rank, Seed
+from nysstream.cli.printing import print_json, print_table, two_columns
+from nysstream.cli.progress import ProgressLine
+from nysstream.cli.running import CONVERGED, STOPPED, command
 from nysstream.estimators import Ridge
 from nysstream.features import Fourier
+from nysstream.report import plan_table, summary_table, write_report
 from nysstream.sketching.preconditioner import Columns, Identity
 from nysstream.solvers import PCG, Result, solve
 from nysstream.sources import open as open_source
@@ -181,3 +187,65 @@ def run_demo(
     }
     model.result_.stats.update(stats)
     return Demo(model, stats)
+
+
+@command
+def demo(
+    directory: Annotated[Path, typer.Argument(help="Where the store, the model and the page go.")] = Path(
+        "demo-out"
+    ),
+    n_features: Annotated[int, typer.Option("--features", min=1, help="Random Fourier features.")] = 4000,
+    rank: Rank = "auto",
+    tol: Annotated[float, typer.Option("--tol", help="Relative residual at which to stop.")] = 1e-6,
+    memory: Memory = "1GiB",
+    seed: Seed = 0,
+    json: Json = False,
+) -> int:
+    """Solve a problem on 327,000 real flights that is larger than the memory it may use.
+
+    Builds a store of flights, predicts how late they arrive from what is known before departure, by
+    ridge regression on random features that are never stored, and writes a page on how it went.
+    The Nyström-preconditioned solve and a plain one share their passes, so that they can be compared.
+    """
+
+    def say(text: str) -> None:
+        if not json:
+            print(f"- {text}", flush=True)
+
+    def show_plan(plan: Plan) -> None:
+        if not json:
+            print_table(plan_table(plan))
+
+    with ProgressLine() as line:
+        found = run_demo(
+            directory,
+            n_features=n_features,
+            memory=memory or "1GiB",
+            tol=tol,
+            rank=rank,
+            seed=seed,
+            show_plan=show_plan,
+            say=say,
+            callback=line.passes if line.shown else None,
+        )
+    model, page = directory / "model.zarr", directory / "report.html"
+    found.model.save(model, overwrite=True)
+    title = f"Arrival delays of {found.stats['n_rows']:,} flights"
+    plain = {"plain CG, same passes": found.model.plain_history_}
+    write_report(found.model, page, title=title, extra_histories=plain, overwrite=True)
+    record = {**found.stats, "alpha": ALPHA, "model": str(model), "report": str(page)}
+    if json:
+        print_json(record)
+        return CONVERGED if found.model.result_.converged else STOPPED
+    print_table(summary_table(found.model.result_))
+    stored = 4 * record["n_rows"] * record["n_features"]
+    print_table(
+        two_columns(
+            [
+                ("Features, if stored", f"{stored / 1e9:.1f} GB"),
+                ("Model", str(model)),
+                ("Report", str(page)),
+            ]
+        )
+    )
+    return CONVERGED if found.model.result_.converged else STOPPED

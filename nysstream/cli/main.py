@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
 
-from nysstream import __version__
 from nysstream.cli.convert import convert
+from nysstream.cli.demo import demo
 from nysstream.cli.fit import fit, plan
 from nysstream.cli.info import info
 from nysstream.cli.predict import predict, score
@@ -30,11 +31,12 @@ app.add_typer(fit, name="fit")
 app.command("predict")(predict)
 app.command("score")(score)
 app.command("report")(report)
+app.command("demo")(demo)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"nysstream {__version__}")
+        print(f"nysstream {installed_version('nysstream')}")
         raise typer.Exit
 
 

@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask.utils import format_bytes
 
 from nysstream.sketching.approximation import FAILURE_PROBABILITY
 
@@ -39,9 +38,14 @@ LABELS = {
     "effective_dimension": "Effective dimension",
     "n_rows": "Rows",
     "n_features": "Features",
+    "test_r2": "Held-out R2",
+    "linear_test_r2": "Held-out R2, linear",
+    "cg_relative_residual": "Plain CG in the same passes, residual",
 }
 
 MAX_LISTED = 10
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def headline(status: str) -> str:
@@ -58,9 +62,14 @@ def number(value: float) -> str:
     """Write a count in full, with separators, and any other number to three digits."""
     if isinstance(value, (int, np.integer)):
         return f"{value:,}"
-    if math.isfinite(value) and value == round(value) and 1000 <= abs(value) < 1e6:
+    if 1000 <= abs(value) < 1e6:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def power_of_ten(exponent: int) -> str:
+    """Write a power of ten."""
+    return "10" + str(exponent).translate(_SUPERSCRIPT)
 
 
 def duration(seconds: float) -> str:
@@ -76,8 +85,12 @@ def duration(seconds: float) -> str:
 
 
 def size(nbytes: float) -> str:
-    """Write a number of bytes."""
-    return format_bytes(int(nbytes))
+    """Write a number of bytes, to three digits."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if nbytes < 999.5:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:,.3g} TiB" if nbytes < 999.5 else f"{nbytes:,.0f} TiB"
 
 
 def percent(part: float, whole: float) -> str:
@@ -130,7 +143,7 @@ def certificate(result: FitResult) -> str:
     if math.isfinite(known.spectral_error):
         parts.append(
             f"in spectral norm by at most {known.spectral_error:.3g} "
-            f"(with probability at least 1 − {FAILURE_PROBABILITY:.0e})"
+            f"(with probability at least 1 − {power_of_ten(round(math.log10(FAILURE_PROBABILITY)))})"
         )
     if not parts:
         return "Neither the trace nor probes were at hand, so the error of the sketch is not bounded."

@@ -1,0 +1,5 @@
+"""Run the command line: ``python -m nysstream``."""
+
+from nysstream.cli.main import main
+
+main()
