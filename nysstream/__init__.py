@@ -9,8 +9,7 @@ from nysstream.sketching.nystrom import Nystrom, nystrom
 from nysstream.solvers import Result, descent, pcg
 from nysstream.sources import RowSource, open
 from nysstream.streaming import DesignMatrix, Reduction, reduce
-
-__version__ = "0.1.0"
+from nysstream.version import __version__ as __version__
 
 __all__ = [
     "DesignMatrix",

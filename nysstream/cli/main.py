@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
@@ -14,6 +13,7 @@ from nysstream.cli.info import info
 from nysstream.cli.predict import predict, score
 from nysstream.cli.report import report
 from nysstream.cli.sketch import sketch
+from nysstream.version import __version__
 
 app = typer.Typer(
     name="nysstream",
@@ -36,7 +36,7 @@ app.command("demo")(demo)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"nysstream {installed_version('nysstream')}")
+        print(f"nysstream {__version__}")
         raise typer.Exit
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from nysstream.report import figures, wording
 from nysstream.report.palette import COLOURS
 from nysstream.report.svg import inline_svg
 from nysstream.sources.staging import refuse_existing
+from nysstream.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -119,7 +119,7 @@ def render(
         statistics=[(wording.label(k), k, wording.statistic(k, v), _exact(v)) for k, v in stats.items()],
         purposes=list(_purposes(result)),
         settings=list(_settings(model)),
-        version=sys.modules["nysstream"].__version__,
+        version=__version__,
     )
 
 
