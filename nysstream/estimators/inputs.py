@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import check_array, validate_data
 
 from nysstream.errors import InputError
 from nysstream.sources import RowSource, as_source
@@ -48,15 +48,15 @@ def training_sources(
         X, y = validate_data(
             estimator, X, y, accept_sparse="csr", dtype=_DTYPES, multi_output=True, y_numeric=True
         )
-        if sample_weight is not None and not is_streamed(sample_weight):
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
     elif not is_streamed(X):
         X = validate_data(estimator, X, accept_sparse="csr", dtype=_DTYPES)
+    elif not is_streamed(y):
+        y = check_array(y, ensure_2d=False, input_name="y")
     source, target = as_source(X), as_source(y)
+    if is_streamed(X):
+        vars(estimator).pop("feature_names_in_", None)  # of an earlier fit
     estimator.n_features_in_ = source.shape[1]
-    if np.isscalar(sample_weight):
-        sample_weight = np.broadcast_to(np.asarray(sample_weight, np.float64), (source.shape[0],))
-    weight = None if sample_weight is None else as_source(sample_weight)
+    weight = None if sample_weight is None else _weight_source(sample_weight, source.shape[0])
     return source, target, weight
 
 
@@ -79,6 +79,23 @@ def prediction_source(estimator: Any, X: Any) -> RowSource:
         )
         raise InputError(message)
     return source
+
+
+def _weight_source(sample_weight: Any, n_rows: int) -> RowSource:
+    """Check weights in memory, where it costs no pass; stored ones are checked as they are read."""
+    if is_streamed(sample_weight):
+        return as_source(sample_weight)
+    if np.isscalar(sample_weight):
+        sample_weight = np.broadcast_to(sample_weight, (n_rows,))
+    weight = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+    negative = np.flatnonzero(weight < 0)
+    if negative.size:
+        message = f"sample_weight is negative in row {negative[0]}; weights must be zero or positive"
+        raise InputError(message)
+    if not weight.any():
+        message = "sample_weight is zero in every row; at least one must be positive"
+        raise InputError(message)
+    return as_source(weight)
 
 
 def _refuse_paths(**arguments: Any) -> None:

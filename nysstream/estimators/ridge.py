@@ -276,8 +276,8 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
             targets, shifts = np.arange(q), np.full(q, float(alphas))
         elif target.vector:
             targets, shifts = np.zeros(alphas.size, np.intp), alphas
-        elif alphas.size == q:
-            targets, shifts = np.arange(q), alphas
+        elif alphas.size in (1, q):
+            targets, shifts = np.arange(q), np.broadcast_to(alphas, q).copy()
         else:
             message = f"{alphas.size} alphas for {q} targets: give one for all, or one per target"
             raise InputError(message)
