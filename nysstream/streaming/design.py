@@ -27,6 +27,9 @@ Precision = Literal["single", "double"]
 
 #: Bytes of a tile that stays in the second-level cache, so that rows come from memory once.
 _TILE_BYTES = 2 << 20
+#: Most rows of a thin tile. BLAS may add up its products one after the other in float32, which
+#: over many rows costs digits.
+_MOST_ROWS = 1 << 13
 #: Bound on the bytes of a tile that is taller for the sake of arithmetic.
 _TALL_BYTES = 64 << 20
 
@@ -197,7 +200,7 @@ class DesignMatrix:
         if self.sparse:
             return self.block_rows
         row_bytes = self.shape[1] * self.dtype.itemsize
-        rows = max(32, _TILE_BYTES // row_bytes)
+        rows = max(32, min(_MOST_ROWS, _TILE_BYTES // row_bytes))
         tall = max((reduction.tall_rows(self) for reduction in reductions), default=0)
         rows = max(rows, min(tall, _TALL_BYTES // row_bytes))
         return min(rows, self.block_rows)

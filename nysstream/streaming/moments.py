@@ -17,7 +17,7 @@ from nysstream.streaming.panels import (
     move_panels,
     panel_bytes,
 )
-from nysstream.streaming.reduction import Array, Part, Reduction, Tile, accumulate, cast
+from nysstream.streaming.reduction import Array, Part, Reduction, Tile, accumulate, cast, column_sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nysstream.streaming.design import DesignMatrix
 
 Vector = Any  # ndarray of float64
+_Move = tuple[float, Vector, Vector]
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Statistics:
 class SetUp(Reduction):
     r"""Means, variances, cross products with the targets, and the Nyström sketch, in one pass.
 
-    Each partition works relative to a shift of its own, the mean of its first tile, and ends
-    relative to its own mean; means and sums are then merged pairwise. So no digits are lost however
+    Each partition works relative to a shift of its own, the mean of its first tile; when parts are
+    merged, their sums move to the common mean. So no digits are lost however
     far the means are from zero, and no earlier pass is needed to know them.
 
     Parameters
@@ -123,21 +124,22 @@ class SetUp(Reduction):
         return 8 * p * (self.n_columns(design) + 3) + (panel_bytes(p) if self.gram else 0)
 
     def work_bytes(self, design: DesignMatrix, tile_rows: int) -> int:
-        """Count the shifted and the squared tile, and the test matrix in the tiles' dtype."""
+        """Count the shifted and the squared tile, and the test matrix as drawn and as sent."""
         p, itemsize = design.shape[1], design.dtype.itemsize
         return (
             super().work_bytes(design, tile_rows)
-            + 2 * itemsize * tile_rows * p
-            + itemsize * p * self.n_test
+            + 2 * (design.block_bytes if design.sparse else itemsize * tile_rows * p)
+            + (8 + itemsize) * p * self.n_test
+            + itemsize * tile_rows * self.n_test
             + (itemsize * PANEL_ROWS * (p + tile_rows) if self.gram else 0)
         )
 
     def prepare(self, design: DesignMatrix, device: Device) -> Array | None:
         """Send the test matrix to the device, in the dtype of the products."""
-        return None if self.test is None else device.put(self.test().astype(design.dtype))
+        return None if self.test is None else device.put(self.test().astype(design.dtype, copy=False))
 
     def start(self, design: DesignMatrix, device: Device) -> Part:
-        """Begin with zeros; the shift is set by the first tile."""
+        """Begin with zeros; the shift is set by the first tile that has weight."""
         p, q = design.shape[1], design.n_targets
         return {
             "rows": np.zeros(2),
@@ -155,18 +157,18 @@ class SetUp(Reduction):
         n_rows = Z.shape[0]
         w = xp.ones(n_rows, dtype=xp.float64, device=_device(part["squares"])) if weight is None else weight
         Y = xp.zeros((n_rows, 0), dtype=xp.float64, device=_device(w)) if tile.target is None else tile.target
-        if "shift" not in part:
-            center = self.center and dense
-            part["shift"] = (
-                xp.mean(Z, axis=0) if center else xp.zeros(Z.shape[1], dtype=Z.dtype, device=_device(w))
-            )
-            part["target_shift"] = xp.mean(Y, axis=0) if self.center else xp.zeros(Y.shape[1], dtype=Y.dtype)
-        if self.center and dense:
+        if self.center and "target_shift" not in part:
+            total = xp.sum(w)
+            if bool(total > 0):  # rows without weight may hold anything
+                part["target_shift"] = _mean(Y, w / total)
+                if dense:
+                    part["shift"] = _mean(Z, cast(w / total, Z.dtype))
+        if "shift" in part:
             Z = Z - part["shift"]
+        if "target_shift" in part:
+            Y = Y - part["target_shift"]
         # Row weights multiply the narrow factor of each product, never the tile itself.
-        right = xp.concat(
-            [Y - part["target_shift"], xp.ones((n_rows, 1), dtype=xp.float64, device=_device(w))], axis=1
-        )
+        right = xp.concat([Y, xp.ones((n_rows, 1), dtype=xp.float64, device=_device(w))], axis=1)
         weighted = right * w[:, None]
         T = cast(weighted, Z.dtype)
         if prepared is not None:
@@ -189,14 +191,26 @@ class SetUp(Reduction):
         return part
 
     def combine(self, a: Part, b: Part) -> Part:
-        """Merge two parts: move each to its own mean, then both to the common one."""
-        a, b = self._settle(a), self._settle(b)
+        """Merge two parts: each goes to its own mean, and both to the common one, in one update."""
+        (a, moves), (b, more) = self._about_mean(a), self._about_mean(b)
+        # Rows without weight say nothing about where the means are.
+        base, other = (b, a) if a["weight"] == 0 else (a, b)
         total = a["weight"] + b["weight"]
-        share = b["weight"] / total if total > 0 else 0.5
-        d, e = b["mean"] - a["mean"], b["target_mean"] - a["target_mean"]
+        share = other["weight"] / total if total > 0 else 0.0
         merged = {name: a[name] + b[name] for name in a}
-        merged |= {"mean": a["mean"] + share * d, "target_mean": a["target_mean"] + share * e}
-        return self._move(merged, a["weight"] * share, d, e) if self.center else merged
+        distances = []
+        for shift, offset in (("shift", "offset"), ("target_shift", "target_offset")):
+            # Shifts are subtracted first: near each other, they lose nothing.
+            distance = (other[shift] - base[shift]) + (other[offset] - base[offset])
+            merged |= {shift: base[shift], offset: base[offset] + share * distance}
+            distances.append(distance)
+        if self.center:
+            self._move(merged, [*moves, *more, (base["weight"] * share, *distances)])
+        return merged
+
+    def combine_bytes(self, design: DesignMatrix) -> int:
+        """Count the sum, its update, and the test matrix."""
+        return self.part_bytes(design) + 2 * 8 * design.shape[1] * self.n_test
 
     def finish(self, design: DesignMatrix, part: Part) -> Statistics:
         """Return the statistics.
@@ -204,21 +218,27 @@ class SetUp(Reduction):
         Raises
         ------
         InputError
-            If no row has a positive weight.
+            If no row has a positive weight, or sums overflow.
         """
-        part = self._settle(part)
+        part, moves = self._about_mean(part)
+        if moves:
+            part = {name: np.array(value) for name, value in part.items()}
+            self._move(part, moves)
         weight = float(part["weight"])
         if weight <= 0:
             name = "" if design.weight is None else f" in {design.weight.name}"
             message = f"all weights{name} are zero; at least one must be positive"
+            raise InputError(message)
+        if not all(np.isfinite(value).all() for value in part.values()):
+            message = _overflow(f"sums over the rows of {design.source.name}", design.dtype)
             raise InputError(message)
         rows = part["rows"]
         return Statistics(
             int(rows[0]),
             int(rows[1]),
             weight,
-            part["mean"],
-            part["target_mean"],
+            part["shift"] + part["offset"],
+            part["target_shift"] + part["target_offset"],
             np.maximum(part["squares"], 0.0),
             part["cross"],
             part["target_squares"],
@@ -226,46 +246,58 @@ class SetUp(Reduction):
             assemble(part, design.shape[1]),
         )
 
-    def _settle(self, part: Part) -> Part:
-        """Express the sums of one partition relative to its own mean."""
-        if "mean" in part:
-            return part
-        s, targets = self.n_test, part["targets"]
-        shift, target_shift = (
-            np.asarray(part["shift"], np.float64),
-            np.asarray(part["target_shift"], np.float64),
-        )
-        weight, total = targets[-1, -1], part["products"][:, -1]
-        some = weight > 0
-        d = total / weight if some else np.zeros_like(total)
-        e = targets[-1, :-1] / weight if some else np.zeros_like(target_shift)
-        settled = {
+    def _about_mean(self, part: Part) -> tuple[Part, list[_Move]]:
+        """Name the sums of one partition, and say what moves them from their shift to their mean.
+
+        The mean is kept as shift and offset, which together have more digits than their sum.
+        """
+        if "offset" in part:
+            return part, []
+        s, products, targets = self.n_test, part["products"], part["targets"]
+        weight = targets[-1, -1]
+        per_weight = 1 / weight if weight > 0 else 0.0
+        d, e = products[:, -1] * per_weight, targets[-1, :-1] * per_weight
+        named = {
             "rows": part["rows"],
             "weight": weight,
-            "mean": shift + d,
-            "target_mean": target_shift + e,
+            "shift": np.asarray(part.get("shift", np.zeros_like(d)), np.float64),
+            "offset": d,
+            "target_shift": np.asarray(part.get("target_shift", np.zeros_like(e)), np.float64),
+            "target_offset": e,
             "squares": part["squares"],
-            "cross": part["products"][:, s:-1],
+            "cross": products[:, s:-1],
             "target_squares": np.diagonal(targets)[:-1],
-            "sketch": part["products"][:, :s],
+            "sketch": products[:, :s],
             **{name: value for name, value in part.items() if name.startswith("gram")},
         }
-        return self._move(settled, -weight, d, e) if self.center else settled
+        return named, [(-weight, d, e)] if self.center else []
 
-    def _move(self, part: Part, factor: float, d: Vector, e: Vector) -> Part:
-        """Add ``factor`` times the products of one point, ``d`` with target ``e``, to the sums."""
-        moved = part | {
-            "squares": part["squares"] + factor * d * d,
-            "cross": part["cross"] + factor * np.outer(d, e),
-            "target_squares": part["target_squares"] + factor * e * e,
-        }
+    def _move(self, part: Part, moves: list[_Move]) -> None:
+        """Add multiples of the products of points ``d`` with targets ``e`` to the sums, in place."""
+        factors, D, E = (np.array(values) for values in zip(*moves, strict=True))
+        scaled = factors[:, None] * D
+        part["squares"] += (scaled * D).sum(axis=0)
+        part["cross"] += scaled.T @ E
+        part["target_squares"] += factors @ E**2
         if self.test is not None:
-            moved["sketch"] = part["sketch"] + np.outer(factor * d, d @ self.test())
-        return moved | move_panels(part, factor, d)
+            part["sketch"] += scaled.T @ (D @ self.test())
+        move_panels(part, scaled, D)
 
 
 def _device(x: Array) -> Any:
     return getattr(x, "device", None)
+
+
+def _mean(X: Array, shares: Array) -> Array:
+    """Give the mean of the rows in their own dtype, summed in float64.
+
+    Summed in float32, the mean of many rows can be off by many deviations.
+    """
+    return cast(column_sums(X * shares[:, None]), X.dtype)
+
+
+def _overflow(what: str, dtype: Any) -> str:
+    return f"{what} overflow {dtype}: scale the columns, or use precision='double'"
 
 
 def _check_finite(tile: Tile, squares: Array, targets: Array) -> None:
@@ -294,8 +326,5 @@ def _check_finite(tile: Tile, squares: Array, targets: Array) -> None:
                 "replace or remove such values: a single one would spoil every sum"
             )
             raise InputError(message)
-    message = (
-        f"products of rows {tile.start} to {tile.start + len(raw) - 1} overflow {squares.dtype}: "
-        "scale the columns, or use precision='double'"
-    )
-    raise InputError(message)
+    rows = f"rows {tile.start} to {tile.start + len(raw) - 1}"
+    raise InputError(_overflow(f"products of {rows}", str(squares.dtype).rpartition(".")[2]))

@@ -44,13 +44,16 @@ def add_products(part: Part, Z: Array, weight: Array | None) -> None:
         part[_key(a)] = accumulate(part[_key(a)], product)
 
 
-def move_panels(part: Part, factor: float, d: NDArray[np.float64]) -> Part:
-    """Return the panels of ``part`` plus ``factor * d d'``."""
-    return {
-        _key(a): part[_key(a)] + np.outer(factor * d[a:b], d[:b])
-        for a, b in panel_edges(d.size)
-        if _key(a) in part
-    }
+def move_panels(part: Part, left: NDArray[np.float64], right: NDArray[np.float64]) -> None:
+    """Add ``left' right``, which must be symmetric, to the panels of ``part``, in place.
+
+    Parameters
+    ----------
+    left, right : ndarray, shape (k, p)
+    """
+    for a, b in panel_edges(left.shape[1]):
+        if _key(a) in part:
+            part[_key(a)] += left[:, a:b].T @ right[:, :b]
 
 
 def assemble(part: Part, p: int) -> NDArray[np.float64] | None:

@@ -200,7 +200,7 @@ def _read_float64(source: Any, rows: slice) -> Any:
 def _add_parts(job: _Job, results: list[tuple[list[Part], Cost]]) -> tuple[list[Part], Cost]:
     """Add the results of consecutive partitions, left to right."""
     parts, cost = results[0]
-    with single_threaded_blas():
+    with single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
         for more, extra in results[1:]:
             parts = [r.combine(a, b) for r, a, b in zip(job.reductions, parts, more, strict=True)]
             cost = cost + extra
@@ -208,5 +208,5 @@ def _add_parts(job: _Job, results: list[tuple[list[Part], Cost]]) -> tuple[list[
 
 
 def _finish(job: _Job, result: tuple[list[Part], Cost]) -> tuple[Any, ...]:
-    with single_threaded_blas():
+    with single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
         return tuple(r.finish(job.design, part) for r, part in zip(job.reductions, result[0], strict=True))

@@ -115,6 +115,13 @@ class Truth:
         """Weights, ones by default."""
         return np.ones(len(self.Z)) if self.weight is None else np.asarray(self.weight, np.float64)
 
+    def about_mean(self, values: np.ndarray) -> np.ndarray:
+        """Subtract the weighted column means, and then what rounding left of them."""
+        values = np.asarray(values, np.float64)
+        for _ in range(2):
+            values = values - np.average(values, axis=0, weights=self.w)
+        return values
+
     @property
     def mean(self) -> np.ndarray:
         """Weighted column means."""
@@ -123,22 +130,20 @@ class Truth:
     @property
     def deviation(self) -> np.ndarray:
         """Weighted standard deviations."""
-        D = np.asarray(self.Z, np.float64) - self.mean
+        D = self.about_mean(self.Z)
         return np.sqrt(np.average(D * D, axis=0, weights=self.w))
 
     @property
     def rows(self) -> np.ndarray:
         """Rows after centring and scaling."""
-        X = np.asarray(self.Z, np.float64)
-        if self.center:
-            X = X - self.mean
+        X = self.about_mean(self.Z) if self.center else np.asarray(self.Z, np.float64)
         return X / self.deviation if self.standardize else X
 
     @property
     def targets(self) -> np.ndarray:
         """Targets (n, q), centred where the rows are."""
         Y = np.asarray(self.y, np.float64).reshape(len(self.Z), -1)
-        return Y - np.average(Y, axis=0, weights=self.w) if self.center else Y
+        return self.about_mean(Y) if self.center else Y
 
     @property
     def gram(self) -> np.ndarray:
