@@ -8,6 +8,7 @@ from nysstream.operators.gram import gram
 from nysstream.sketching.nystrom import Nystrom, nystrom
 from nysstream.solvers import Result, descent, pcg
 from nysstream.sources import RowSource, open
+from nysstream.sources.converting import convert
 from nysstream.streaming import DesignMatrix, Reduction, reduce
 from nysstream.version import __version__ as __version__
 
@@ -20,6 +21,7 @@ __all__ = [
     "Ridge",
     "RowSource",
     "as_operator",
+    "convert",
     "descent",
     "features",
     "gram",
