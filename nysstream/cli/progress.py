@@ -37,9 +37,6 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
             disable=not self.shown,
         )
         self._task: Any = None
-        self._number = 0
-        self._pass_seconds: float | None = None
-        self._before = 0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -51,10 +48,6 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
     def passes(self, state: PassProgress) -> None:
         """Draw the pass that is running; a listener for :class:`nysstream.trace.Trace`."""
         seconds = state.seconds / max(state.rows_done, 1) * state.rows_total
-        if state.number != self._number:
-            self._number, self._pass_seconds = state.number, None
-        if state.rows_done == state.rows_total:
-            self._pass_seconds = seconds
         left = seconds - state.seconds
         title = f"pass {state.number}"
         if state.expected_passes is not None and state.expected_passes >= state.number:
@@ -63,19 +56,19 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
         details = [f"{state.bytes_done / max(state.seconds, 1e-9) / 1e9:.2f} GB/s"]
         if state.residual is not None:
             details.append(f"residual {state.residual:.1e}")
-        details.append(f"{wording.duration(left)} left")
+        details.append(f"{wording.duration(max(left, 0.0))} left")
         self._draw(f"{title} ({state.name})", state.rows_done, state.rows_total, details)
 
     def windows(self, title: str, rows_total: int) -> Any:
         """Give a listener for work that covers the rows once, in several passes over parts of them."""
-        finished = {"number": 0, "before": 0, "last": 0}
+        number = before = last = 0
 
         def listen(state: PassProgress) -> None:
-            if state.number != finished["number"]:
-                finished["before"] += finished["last"]
-                finished["number"] = state.number
-            finished["last"] = state.rows_done
-            self.rows(title, finished["before"] + state.rows_done, rows_total)
+            nonlocal number, before, last
+            if state.number != number:
+                number, before = state.number, before + last
+            last = state.rows_done
+            self.rows(title, before + last, rows_total)
 
         return listen
 
