@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,9 @@ from nysstream.cli.printing import print_json, print_table
 from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, STOPPED, command, scheduled
 from nysstream.estimators import Ridge
-from nysstream.report import plan_table, summary_table, write_report
+from nysstream.estimators.choosing import describe
+from nysstream.estimators.ridge import SOLVERS
+from nysstream.report import plan_table, summary_table, wording, write_report
 from nysstream.sources.staging import refuse_existing
 from nysstream.sources.writing import check_target
 
@@ -54,7 +57,10 @@ Alphas = Annotated[
         "--alpha", metavar="A", help="Penalty, 1 by default; several give a model each, in the same passes."
     ),
 ]
-Solver = Annotated[str, typer.Option("--solver", metavar="auto|nystrom|cg", help="Method.")]
+Solver = Annotated[
+    str,
+    typer.Option("--solver", metavar="|".join(SOLVERS), help="Method; auto asks a cost model."),
+]
 Tol = Annotated[float, typer.Option("--tol", help="Relative residual at which to stop.")]
 MaxPasses = Annotated[
     int | None, typer.Option("--max-passes", metavar="N", help="Limit on reads of the data.")
@@ -68,6 +74,14 @@ Report = Annotated[
     Path | None,
     typer.Option("--report", metavar="PAGE.html", help="Write a page that shows how the fit went."),
 ]
+
+
+_PASSES = {
+    "gram": "about 3: set-up, one or two steps of refinement, verification",
+    "nystrom": "2 and one per iteration; `nysstream sketch` predicts how many, for one pass",
+    "subsampled": "2 and one per iteration",
+    "cg": "2 and one per iteration, many if the problem is ill conditioned",
+}
 
 
 @fit.command("ridge")
@@ -99,7 +113,7 @@ def fit_ridge(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> int:
-    """Fit ridge regression, by Nyström preconditioned conjugate gradients.
+    """Fit ridge regression, by preconditioned conjugate gradients.
 
     Exits with 0 if it converged, 3 if a limit or Ctrl-C came first (the best model so far is saved
     all the same), 2 if the options or the data cannot be used, 1 if something failed.
@@ -205,6 +219,9 @@ def _plan_record(found: Plan) -> dict[str, Any]:
         "n_features": n_features,
         "n_inputs": found.design.source.shape[1],
         "n_systems": found.n_systems,
+        "method": found.method,
+        "why": found.why,
+        "candidates": [dataclasses.asdict(candidate) for candidate in found.candidates.values()],
         "pass_bytes": found.pass_bytes,
         "cached_bytes": found.cached_bytes,
         "rank": found.rank,
@@ -219,17 +236,11 @@ def _plan_record(found: Plan) -> dict[str, Any]:
 
 
 def _plan_method(found: Plan) -> list[tuple[str, str]]:
-    """Say what plan_table leaves out: the method, and how often it will read the data."""
-    n_features = found.design.shape[1]
-    if found.rank == n_features:
-        method, passes = (
-            "Conjugate gradients with a full sketch",
-            "about 3: set-up, an iteration, verification",
-        )
-    else:
-        rank = f"preconditioned by a sketch of rank {found.rank}" if found.rank else "not preconditioned"
-        method = f"Conjugate gradients, {rank}"
-        passes = "2 and one per iteration"
-        if found.rank:
-            passes += "; `nysstream sketch` predicts how many, for one pass"
-    return [("Method", method), ("Passes", passes), ("Products", f"in {found.design.dtype}")]
+    """Say what plan_table leaves out: the method, why, and how often each would read the data."""
+    lines = [("Method", f"{found.method}: {found.why}"), ("Products", f"in {found.design.dtype}")]
+    if not found.candidates:
+        return [*lines, ("Passes", _PASSES[found.method])]
+    lines += [("Passes", f"about {found.candidates[found.method].passes:.0f}")]
+    for name, seconds, passes, why in describe(found.candidates, found.method):
+        lines.append((f"  {name}", f"{passes:.0f} passes, {wording.duration(seconds)} ({why})"))
+    return lines

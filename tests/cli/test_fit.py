@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from distributed import LocalCluster
 from sklearn.linear_model import Ridge as ScikitRidge
 
 import nysstream
@@ -73,6 +74,28 @@ def test_schedulers_give_the_same_bits(scheduler, cli, model, store):
     assert cli("fit", "ridge", store, "--alpha", 2, "--out", "other.zarr", *scheduler).code == 0
     coefficients = [nysstream.load(path).coef_ for path in (model, "other.zarr")]
     np.testing.assert_array_equal(*coefficients)
+
+
+def test_a_cluster_gives_the_same_bits(cli, model, store):
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", dashboard_address=None
+    )
+    with cluster:
+        address = cluster.scheduler_address
+        done = cli("fit", "ridge", store, "--alpha", 2, "--out", "other.zarr", "--scheduler", address)
+    assert done.code == 0, done.err
+    np.testing.assert_array_equal(nysstream.load("other.zarr").coef_, nysstream.load(model).coef_)
+
+
+def test_a_cluster_that_does_not_answer_is_named(cli, store, monkeypatch):
+    def refuse(address, **_):
+        message = f"Timed out trying to connect to {address}"
+        raise OSError(message)
+
+    monkeypatch.setattr("distributed.Client", refuse)
+    done = cli("fit", "ridge", store, "--scheduler", "tcp://127.0.0.1:9")
+    assert done.code == 2
+    assert "--scheduler tcp://127.0.0.1:9 does not answer" in done.err
 
 
 @pytest.mark.parametrize("kind", ["hdf5", "npy", "zarr", "names"])
@@ -318,7 +341,17 @@ def test_plan_promises_without_reading(cli, store, monkeypatch):
     assert record["projected_peak_bytes"] == sum(record["needs"].values()) <= record["memory_limit_bytes"]
     text = cli("plan", "ridge", store, *arguments).out
     assert re.search(r"^Projected peak +", text, re.M)
-    assert re.search(r"^Method +Conjugate gradients", text, re.M)
+    assert re.search(r"^Method +nystrom: a rank was asked for", text, re.M)
+
+
+def test_plan_compares_methods_where_there_is_a_choice(cli, store):
+    arguments = ["plan", "ridge", store, "--features", "fourier:1500,length_scale=3"]
+    record = cli(*arguments, "--json").json
+    found = {candidate["method"]: candidate for candidate in record["candidates"]}
+    assert found.keys() == {"gram", "nystrom", "subsampled", "cg"}
+    assert found[record["method"]]["seconds"] == min(candidate["seconds"] for candidate in found.values())
+    text = cli(*arguments).out
+    assert all(re.search(rf"^ +{name} +\d+ passes", text, re.M) for name in found)
 
 
 def test_plan_refuses_what_fit_refuses(cli, store):
