@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Array = Any  # any array of the Python array API standard
 Precision = Literal["single", "double"]
@@ -42,6 +45,14 @@ class LinearOperator(ABC):
 
         ``precision="double"`` asks for products in float64 whatever the operator's default.
         """
+
+    def take(self, columns: NDArray[np.intp]) -> LinearOperator:
+        """Return what multiplies a block made of these columns of a larger one.
+
+        Solvers ask for it when they have finished the other columns. It is the operator itself, unless
+        its columns differ; its products count among the ``passes`` of the operator.
+        """
+        return self
 
     def place(self, host: np.ndarray[Any, Any]) -> Array:
         """Move a host array to the namespace and device where the operator multiplies."""

@@ -120,14 +120,15 @@ class PCG(Solver[LinearSystem, PCGState]):
         D, X = take(state.direction, moving), take(state.iterate, due)
         if problem.residual is None:
             block = namespace(D).concat([D, X], axis=1) if due.size else D
-            product = problem.operator.matmat(block, precision="double" if due.size else None)
-            Q, AX = product[:, : moving.size], product[:, moving.size :]
             columns = state.columns[due]
+            operator = problem.operator.take(np.concatenate([state.columns[moving], columns]))
+            product = operator.matmat(block, precision="double" if due.size else None)
+            Q, AX = product[:, : moving.size], product[:, moving.size :]
             true = take(problem.rhs, columns) - AX - row(X, problem.shifts[columns]) * X
         elif due.size:  # then none is moving
             Q, true = D, take(problem.true_residual(state.assemble()), state.columns[due])
         else:
-            Q, true = problem.operator.matmat(D), X
+            Q, true = problem.operator.take(state.columns[moving]).matmat(D), X
         state = replace(state, since_check=state.since_check + 1)
         with np.errstate(over="ignore", invalid="ignore"):  # overflow ends as a breakdown
             if moving.size:
