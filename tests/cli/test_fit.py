@@ -78,7 +78,7 @@ def test_schedulers_give_the_same_bits(scheduler, cli, model, store):
 
 def test_a_cluster_gives_the_same_bits(cli, model, store):
     cluster = LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", dashboard_address=":0"
     )
     with cluster:
         address = cluster.scheduler_address
