@@ -2,79 +2,38 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nysstream.errors import InputError
 from nysstream.report import wording
+from nysstream.report.drawing import (
+    DASHED,
+    Figure,
+    decades,
+    legend_beside,
+    legend_text,
+    new_figure,
+    note,
+    spread,
+    styled,
+    whole_numbers,
+)
 from nysstream.report.palette import LIGHT, SERIES, series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from nysstream.estimators.results import FitResult
-
-Figure = Any  # matplotlib.figure.Figure; Matplotlib is an extra
-Axes = Any
 
 MAX_CURVES = 10
 MAX_POINTS = 2000
 MAX_BARS = 60
 MAX_PARTS = len(SERIES)
 MAX_SHIFTS = 6
-
-STYLE: Any = {
-    "font.size": 8.5,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8.5,
-    "xtick.labelsize": 8.0,
-    "ytick.labelsize": 8.0,
-    "legend.fontsize": 8.0,
-    "legend.frameon": False,
-    "text.color": LIGHT["ink"],
-    "axes.labelcolor": LIGHT["ink"],
-    "axes.edgecolor": LIGHT["muted"],
-    "xtick.color": LIGHT["muted"],
-    "ytick.color": LIGHT["muted"],
-    "xtick.labelcolor": LIGHT["ink"],
-    "ytick.labelcolor": LIGHT["ink"],
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": LIGHT["grid"],
-    "grid.linewidth": 0.7,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 3.5,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "text.parse_math": False,  # a name may hold dollar signs
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "nysstream",  # the same figure gives the same bytes
-}
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def styled(function: Callable[P, T]) -> Callable[P, T]:
-    """Run a function under the style of the figures; say what to install without Matplotlib."""
-
-    @functools.wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            import matplotlib as mpl
-        except ImportError as error:
-            message = "figures need Matplotlib: pip install nysstream[plots]"
-            raise InputError(message) from error
-        with mpl.rc_context(STYLE):
-            return function(*args, **kwargs)
-
-    return wrapper
 
 
 @styled
@@ -102,24 +61,24 @@ def convergence(
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = _figure(3.0)
+    figure, axes = new_figure(3.0)
     extra_histories = extra_histories or {}
     first = setup_passes(result)
     passes, residuals = curves(result.history)
     n_curves = residuals.shape[1]
-    shown = _spread(n_curves, MAX_CURVES)
+    shown = spread(n_curves, MAX_CURVES)
     colours = series(len(shown))
     marker = "o" if len(passes) <= 40 else None
     for i, colour in zip(shown, colours, strict=True):
         name = labels[i] if labels is not None else ("this fit" if n_curves == 1 else f"system {i + 1}")
         axes.plot(
-            first + passes, residuals[:, i], color=colour, marker=marker, label=_legend(name), gid="fit"
+            first + passes, residuals[:, i], color=colour, marker=marker, label=legend_text(name), gid="fit"
         )
     for i, (name, history) in enumerate(extra_histories.items()):
         x, y = curves(history)
         worst = y.max(axis=1, initial=0.0)
         dashes = ("--", ":", "-.")[i % 3]
-        axes.plot(first + x, worst, dashes, color=LIGHT["muted"], label=_legend(name), gid="extra")
+        axes.plot(first + x, worst, dashes, color=LIGHT["muted"], label=legend_text(name), gid="extra")
     final = result.stats.get("relative_residual")
     total = result.stats.get("passes")
     if final is not None and total is not None and len(passes):
@@ -127,19 +86,22 @@ def convergence(
             [total], [final], "D", color=LIGHT["ink"], markersize=5, markerfacecolor="none",
             label="recomputed at the end, worst", gid="final", zorder=4,
         )  # fmt: skip
-    positive = [line for line in axes.lines if np.any(np.asarray(line.get_ydata()) > 0)]
-    if positive:
+    drawn = [np.asarray(line.get_ydata()) for line in axes.lines]
+    if any(np.any(y > 0) for y in drawn):
         axes.set_yscale("log")
+        decades(axes.yaxis)
+    else:  # zero is the exact solution
+        axes.set_ylim(0, 1)
     if tol:
-        axes.axhline(tol, color=LIGHT["muted"], linewidth=0.9, linestyle=(0, (5, 2)), gid="tolerance")
-        _note(axes, 1.0, tol, f"tolerance {wording.number(tol)}", "right")
-    _integers(axes)
+        text = f"tolerance {wording.number(tol)}"
+        axes.axhline(tol, color=LIGHT["muted"], linewidth=0.9, linestyle=DASHED, label=text, gid="tolerance")
+    whole_numbers(axes)
     axes.set_xlim(left=0)
     axes.set_xlabel("passes over the data, the set-up pass included")
     axes.set_ylabel("relative residual")
     axes.grid(axis="y")
     if len(axes.get_legend_handles_labels()[0]) > 1:
-        _legend_beside(axes, n_curves, len(shown))
+        legend_beside(axes, n_curves, len(shown))
     return figure
 
 
@@ -162,8 +124,7 @@ def spectrum(result: FitResult, *, shifts: ArrayLike = ()) -> Figure:
     if not values.size:
         message = "this fit has no spectrum to draw: it made no sketch, or one without eigenvalues"
         raise InputError(message)
-    figure, axes = _figure(3.0)
-    axes.set_xscale("log")
+    figure, axes = new_figure(3.0)
     axes.set_yscale("log")
     index = np.arange(1, values.size + 1)
     marker = "o" if values.size <= 60 else None
@@ -180,16 +141,36 @@ def spectrum(result: FitResult, *, shifts: ArrayLike = ()) -> Figure:
             transform=axes.get_xaxis_transform(), va="bottom", gid="dimension",
             ha="right" if lower**2 > right else "left",
         )  # fmt: skip
-    axes.set_xlim(0.9, max(2.0, right * 1.15))
+    if right > 20:
+        axes.set_xscale("log")
+        axes.set_xlim(0.9, right * 1.15)
+        decades(axes.xaxis)
+    else:
+        axes.set_xlim(0.5, right + 0.5)
+        whole_numbers(axes)
     positive = np.unique(np.asarray(shifts, dtype=np.float64))
     positive = positive[positive > 0]
-    for i in _spread(positive.size, MAX_SHIFTS):
-        axes.axhline(positive[i], color=LIGHT["series-2"], linewidth=1.1, gid="shift")
-        _note(axes, 0.0, positive[i], f"α = {wording.number(float(positive[i]))}", "left")
+    chosen = positive[spread(positive.size, MAX_SHIFTS)]
+    for shift in chosen:
+        axes.axhline(shift, color=LIGHT["series-2"], linewidth=1.1, gid="shift")
     floor = result.certificate.noise_floor if result.certificate is not None else 0.0
-    if floor > 0:
-        axes.axhline(floor, color=LIGHT["muted"], linewidth=0.9, linestyle=(0, (5, 2)), gid="floor")
-        _note(axes, 1.0, floor, f"noise floor {floor:.1e}", "right")
+    lowest = min([values.min(), *chosen])
+    if floor > 1e-4 * lowest:
+        axes.axhline(floor, color=LIGHT["muted"], linewidth=0.9, linestyle=DASHED, gid="floor")
+        note(axes, 1.0, floor, f"noise floor {floor:.1e}", "right")
+    elif floor > 0:  # far below: a line there would press all else together
+        axes.margins(y=0.12)
+        axes.annotate(
+            f"noise floor {floor:.1e}, far below ↓", (1, 0), xycoords="axes fraction", xytext=(-2, 3),
+            textcoords="offset points", ha="right", va="bottom", fontsize=8.0, gid="floor",
+        )  # fmt: skip
+    decades(axes.yaxis)
+    low, high = np.log10(axes.get_ylim())
+    last = -np.inf
+    for shift in chosen:
+        if np.log10(shift) - last > 0.07 * (high - low):  # else one label would cover another
+            note(axes, 0.0, shift, f"α = {wording.number(float(shift))}", "left")
+            last = np.log10(shift)
     axes.set_xlabel("index of the eigenvalue")
     axes.set_ylabel("eigenvalue of the Gram matrix")
     axes.grid(axis="y")
@@ -205,29 +186,30 @@ def pass_times(result: FitResult) -> Figure:
     matplotlib.figure.Figure
         Beyond 60 passes a bar stands for the mean of several; the first pass stands alone.
     """
-    figure, axes = _figure(2.9)
+    figure, axes = new_figure(2.9)
     edges, seconds = grouped_passes(result)
+    unit = "seconds"
+    if max(record.seconds for record in result.passes) < 0.1:
+        unit, seconds = "milliseconds", {name: 1000 * values for name, values in seconds.items()}
     centres, widths = 0.5 * (edges[1:] + edges[:-1]) + 0.5, 0.86 * np.diff(edges)
     bottom = np.zeros(len(centres))
-    for name, colour in (("features", "series-3"), ("products", "series-1"), ("wait", "series-5")):
-        text = {"wait": "waiting for the reader"}.get(name, name)
-        axes.bar(
-            centres, seconds[name], widths, bottom, color=LIGHT[colour], label=text, gid=name, linewidth=0
-        )
+    upwards = {"features": "features", "products": "products", "wait": "waiting for the reader"}
+    for (name, text), colour in zip(upwards.items(), ("series-3", "series-1", "series-5"), strict=True):
+        bars = {"color": LIGHT[colour], "label": text, "gid": name, "linewidth": 0}
+        axes.bar(centres, seconds[name], widths, bottom, **bars)
         bottom += seconds[name]
-    axes.bar(
-        centres, -seconds["read"], widths, color=LIGHT["series-2"], label="reading", gid="read", linewidth=0
-    )
+    bars = {"color": LIGHT["series-2"], "label": "reading", "gid": "read", "linewidth": 0}
+    axes.bar(centres, -seconds["read"], widths, **bars)
     axes.hlines(
         seconds["wall"], centres - widths / 2, centres + widths / 2, color=LIGHT["ink"], linewidth=1.4,
         label="wall time", gid="wall",
     )  # fmt: skip
     axes.axhline(0, color=LIGHT["muted"], linewidth=0.7)
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-    _integers(axes)
+    whole_numbers(axes)
     axes.set_xlim(0.4, max(1.6, edges[-1] + 0.6))
     axes.set_xlabel("pass")
-    axes.set_ylabel("task-seconds per pass")
+    axes.set_ylabel(f"{unit} per pass, summed over tasks")
     axes.grid(axis="y")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=5, handlelength=1.2)
     return figure
@@ -241,36 +223,38 @@ def memory(result: FitResult) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = _figure(2.1)
-    unit, scale = _unit(result)
-    left = 0.0
+    figure, axes = new_figure(2.1)
+    needs, peak = main_needs(result), result.stats.get("peak_bytes") or 0
+    widest = max(sum(needs.values()), peak, 1)
+    limit = result.stats.get("memory_limit_bytes") or 0
+    # A limit far to the right is named, not drawn: the bars would shrink to nothing.
+    right = max(widest, limit) if limit <= 3 * widest else 1.5 * widest
+    unit, scale = ("GiB", 1 << 30) if right >= 4 << 30 else ("MiB", 1 << 20)
+    left = 0
     colours = iter(LIGHT[name] for name in SERIES)
-    for name, nbytes in main_needs(result).items():
+    for name, nbytes in needs.items():
         colour = LIGHT[name] if name in ("process", "allowance") else next(colours)
-        text = f"{name}, {wording.size(nbytes)}"
+        text = legend_text(f"{name}, {wording.size(nbytes)}")
         axes.barh(
-            1, nbytes / scale, 0.55, left, color=colour, label=_legend(text), gid="need",
+            1, nbytes / scale, 0.55, left / scale, color=colour, label=text, gid="need",
             edgecolor=LIGHT["surface"], linewidth=0.5,
         )  # fmt: skip
-        left += nbytes / scale
-    peak = (result.stats.get("peak_bytes") or 0) / scale
-    axes.barh(0, peak, 0.55, color=LIGHT["muted"], gid="peak")
-    limit = result.stats.get("memory_limit_bytes")
-    widest = max(left, peak)
+        left += nbytes
+    axes.barh(0, peak / scale, 0.55, color=LIGHT["muted"], gid="peak")
     if limit:
-        axes.axvline(limit / scale, color=LIGHT["ink"], linewidth=1.6, gid="limit")
-        axes.text(
-            limit / scale, 1.02, f"limit {wording.size(limit)} ", transform=axes.get_xaxis_transform(),
-            ha="right", va="bottom",
-        )  # fmt: skip
-        widest = max(widest, limit / scale)
-    for y, value in ((0, peak), (1, left)):
-        inside = value > 0.8 * widest
-        axes.text(
-            value, y, f" {wording.size(value * scale)} ", va="center", ha="right" if inside else "left",
+        at = min(limit, right) / scale
+        text = f"limit {wording.size(limit)}" + (" →" if limit > right else "")
+        axes.text(at, 1.02, text, transform=axes.get_xaxis_transform(), ha="right", va="bottom")
+        if limit <= right:
+            axes.axvline(at, color=LIGHT["ink"], linewidth=1.6, gid="limit")
+    for y, nbytes in ((0, peak), (1, left)):
+        inside = nbytes > 0.8 * right
+        axes.annotate(
+            wording.size(nbytes), (nbytes / scale, y), xytext=(-4 if inside else 4, 0),
+            textcoords="offset points", va="center", ha="right" if inside else "left",
             color=LIGHT["surface"] if inside and y == 0 else LIGHT["ink"],
         )  # fmt: skip
-    axes.set_xlim(0, max(widest * 1.02, 1e-9))
+    axes.set_xlim(0, 1.02 * right / scale)
     axes.set_ylim(-0.45, 1.45)
     axes.set_yticks([0, 1], ["measured peak", "projected"])
     axes.tick_params(axis="y", length=0)
@@ -291,13 +275,16 @@ def memory(result: FitResult) -> Figure:
 
 def setup_passes(result: FitResult) -> int:
     """Count the passes made before the solver's first step, which its history leaves out."""
+    solving = ("product", "residual", "objective")
     names = [record.name for record in result.passes]
-    return next((i for i, name in enumerate(names) if name != "set-up"), len(names))
+    return next((i for i, name in enumerate(names) if name in solving), len(names))
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Collect passes ``(m,)`` and relative residuals ``(m, k)``; long histories are thinned."""
-    kept = [history[i] for i in _spread(len(history), MAX_POINTS)]
+    if not history:
+        return np.zeros(0), np.zeros((0, 1))
+    kept = [history[i] for i in spread(len(history), MAX_POINTS)]
     passes = np.array([record["passes"] for record in kept], dtype=np.float64)
     columns = [
         np.atleast_1d(record.get("relative_residuals", record["relative_residual"])) for record in kept
@@ -342,52 +329,3 @@ def main_needs(result: FitResult) -> dict[str, int]:
         other = sum(nbytes for _, nbytes in ranked[MAX_PARTS - 1 :])
         ranked = [*ranked[: MAX_PARTS - 1], ("other", other)]
     return own | dict(ranked)
-
-
-# --- parts of figures ----------------------------------------------------------------------------
-
-
-def _figure(height: float) -> tuple[Figure, Axes]:
-    # Not through pyplot: no display, no global list of figures.
-    from matplotlib.figure import Figure as MatplotlibFigure
-
-    figure = MatplotlibFigure(figsize=(7.4, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """Choose at most ``most`` of ``count`` positions, evenly, with both ends."""
-    if count <= most:
-        return list(range(count))
-    return [int(i) for i in np.unique(np.linspace(0, count - 1, most).round())]
-
-
-def _integers(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _legend(name: str) -> str:
-    # Matplotlib leaves labels that begin with an underscore out of legends.
-    return f"\u200b{name}" if name.startswith("_") else name
-
-
-def _legend_beside(axes: Axes, n_curves: int, n_shown: int) -> None:
-    title = f"{n_shown} of {n_curves} systems" if n_shown < n_curves else None
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, title=title, handlelength=1.6
-    )
-
-
-def _note(axes: Axes, x: float, y: float, text: str, side: str) -> None:
-    """Write on a horizontal line, at the left or right end."""
-    axes.annotate(
-        text, (x, y), xycoords=axes.get_yaxis_transform(), xytext=(2 if side == "left" else -2, 2),
-        textcoords="offset points", ha=side, va="bottom", fontsize=8.0, color=LIGHT["ink"],
-    )  # fmt: skip
-
-
-def _unit(result: FitResult) -> tuple[str, float]:
-    largest = max(result.stats.get("memory_limit_bytes") or 0, sum(result.needs.values()), 1)
-    return ("GiB", float(1 << 30)) if largest >= 4 << 30 else ("MiB", float(1 << 20))

@@ -111,7 +111,7 @@ def render(
         result=result,
         stats=stats,
         tol=tol,
-        method=wording.method(result, getattr(model, "solver", None)),
+        method=wording.method(result),
         n_systems=_n_systems(result),
         svg={name: inline_svg(figure, name) for name, figure in drawn.items() if figure is not None},
         hidden_shifts=int(np.sum(np.asarray(shifts) == 0)),

@@ -6,7 +6,7 @@ import io
 import re
 from typing import Any
 
-from nysstream.report.figures import styled
+from nysstream.report.drawing import styled
 from nysstream.report.palette import LIGHT
 
 _NAMES = {colour: name for name, colour in LIGHT.items()}

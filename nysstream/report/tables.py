@@ -37,14 +37,14 @@ def summary_table(result: FitResult) -> Table:
         table.add_row("Problem", Text(shape))
     shown = {"status", "n_rows", "n_features", "memory_limit_bytes"}
     for name, value in stats.items():
-        if name in shown or value is None:
+        if name in shown or value is None or (name == "rank" and not value):
             continue
         text = wording.statistic(name, value)
         limit = stats.get("memory_limit_bytes")
         if name == "peak_bytes" and limit:
             text += f" of {wording.size(limit)} ({wording.percent(value, limit)})"
-        if name == "rank" and not value:
-            text = "no sketch"
+        if name == "method":
+            text = wording.method(result)
         table.add_row(wording.label(name), Text(text))
     return table
 
@@ -59,28 +59,27 @@ def plan_table(plan: Plan) -> Table:
     Returns
     -------
     rich.table.Table
-        Two columns: what, and how much. Memory by what holds it, at the peak.
+        Two columns: what, and how much. Memory by what holds it, at the peak. The method and why
+        it was chosen are not in it.
     """
     design, budget, table = plan.design, plan.budget, _two_columns()
     n, p = design.shape
     table.add_row("Problem", Text(f"{wording.number(n)} rows × {wording.number(p)} features"))
     table.add_row("Systems solved together", Text(wording.number(plan.n_systems)))
-    sketch = f"up to {plan.rank} columns, {plan.n_probes} probes" if plan.rank else "none"
-    table.add_row("Sketch", Text(sketch))
+    if plan.rank:
+        table.add_row("Sketch", Text(f"up to {plan.rank} columns, {plan.n_probes} probes"))
     table.add_row("Passes run as", Text(describe_threads(plan)))
-    cached = f", {wording.percent(plan.cached_bytes, plan.pass_bytes)} of it kept in memory"
-    table.add_row(
-        "Read per pass", Text(f"{wording.size(plan.pass_bytes)}{cached if plan.cached_bytes else ''}")
-    )
+    cached = wording.percent(plan.cached_bytes, plan.pass_bytes)
+    text = f"{wording.size(plan.pass_bytes)}, {cached} of it kept in memory"
+    table.add_row("Data per pass", Text(text))
     table.add_section()
     for name, nbytes in budget.needs.items():
         if nbytes:
             table.add_row(Text(f"Memory: {name}"), Text(wording.size(nbytes)))
     table.add_section()
     share = wording.percent(budget.peak, budget.limit)
-    table.add_row(
-        "Projected peak", Text(f"{wording.size(budget.peak)} of {wording.size(budget.limit)} ({share})")
-    )
+    text = f"{wording.size(budget.peak)} of {wording.size(budget.limit)} ({share})"
+    table.add_row("Projected peak", Text(text))
     table.add_row("Left for cached blocks", Text(wording.size(budget.spare)))
     return table
 

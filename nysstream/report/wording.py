@@ -23,8 +23,15 @@ HEADLINES = {
     "breakdown": "Broke down",
 }
 
+METHODS = {
+    "gram": "a factored Gram matrix, refined by conjugate gradients",
+    "subsampled": "conjugate gradients, preconditioned by a factored sample of the rows",
+    "cg": "conjugate gradients, without a preconditioner",
+}
+
 LABELS = {
     "status": "Status",
+    "method": "Method",
     "passes": "Passes over the data",
     "iterations": "Iterations",
     "seconds": "Time",
@@ -96,7 +103,9 @@ def size(nbytes: float) -> str:
 def percent(part: float, whole: float) -> str:
     """Write a share; nothing of nothing is none."""
     share = 100 * part / whole if whole else 0.0
-    return f"{share:.0f} %" if share >= 1 or share == 0 else f"{share:.1g} %"
+    if 0 < share < 0.1:
+        return "less than 0.1 %"
+    return f"{share:.0f} %" if share >= 1 or share == 0 else f"{share:.1f} %"
 
 
 def statistic(name: str, value: Any) -> str:
@@ -121,14 +130,13 @@ def bracket(dimension: Any) -> str:
     return lower if lower == upper else f"{lower} to {upper}"
 
 
-def method(result: FitResult, solver: str | None = None) -> str:
+def method(result: FitResult) -> str:
     """Name the method behind a fit."""
-    if solver not in (None, "auto", "nystrom", "cg"):
-        return f"solver {solver!r}"
-    rank = result.stats.get("rank") or 0
-    if rank:
-        return f"conjugate gradients, preconditioned by a randomized Nyström sketch of rank {number(rank)}"
-    return "conjugate gradients, without a preconditioner"
+    name = str(result.stats.get("method", ""))
+    if name == "nystrom":
+        rank = number(result.stats.get("rank") or 0)
+        return f"conjugate gradients, preconditioned by a randomized Nyström sketch of rank {rank}"
+    return METHODS.get(name, name)
 
 
 def certificate(result: FitResult) -> str:
