@@ -33,14 +33,15 @@ class BlockCache:
 
     def offer(self, block: Block, rows: Any) -> None:
         """Keep a copy of the rows if they fit."""
-        nbytes = rows.size * rows.dtype.itemsize
+        xp = namespace(rows)
+        nbytes = rows.size * (xp.finfo(rows.dtype).bits // 8)  # blocks are floating; dtypes may lack a size
         with self._lock:
             if block in self._blocks or self.used + nbytes > self.capacity:
                 return
             self.used += nbytes
         # Copied outside the lock; a concurrent offer of the same block cannot happen, since a
         # block belongs to one partition.
-        self._blocks[block] = namespace(rows).asarray(rows, copy=True)
+        self._blocks[block] = xp.asarray(rows, copy=True)
 
 
 _caches: dict[str, BlockCache] = {}

@@ -143,6 +143,7 @@ class OrderedCuda:
         self.fresh: list[np.ndarray] = []
         self.namespace: Any = ModuleType("ordered")
         self.namespace.float32, self.namespace.float64 = np.float32, np.float64
+        self.namespace.finfo = np.finfo
         self.namespace.astype = lambda x, dtype, copy: x
         self.namespace.asarray = self.copy_of
         self.cuda = SimpleNamespace(
