@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import array_api_compat
 import numpy as np
+import scipy.sparse
 from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from nysstream.errors import InputError
@@ -35,9 +36,11 @@ def namespace(*arrays: Array) -> Any:
 
 
 def to_host(x: Array) -> NDArray[Any]:
-    """Copy an array of any namespace into a NumPy array (NumPy arrays pass through)."""
+    """Copy an array of any namespace into a NumPy array; NumPy and SciPy arrays pass through."""
     if isinstance(x, np.ndarray):
         return x
+    if scipy.sparse.issparse(x):
+        return cast("NDArray[Any]", x)
     if cupy is not None and isinstance(x, cupy.ndarray):
         return np.asarray(cupy.asnumpy(x))
     if array_api_compat.is_array_api_obj(x):

@@ -70,6 +70,12 @@ class CSRSource(RowSource):
         """True: the rows are in memory."""
         return True
 
+    @property
+    def row_bytes(self) -> float:
+        """Bytes of the values, column numbers and pointer of an average row."""
+        entries = len(self._data) * (self._data.itemsize + self._indices.itemsize)
+        return float(entries / max(1, self.shape[0]) + self._indptr.itemsize)
+
     def read(self, rows: slice, out: NDArray[Any] | None = None) -> csr_array:
         """Read a run of rows as CSR sharing the matrix's data; ``out`` is ignored."""
         check_rows(self, rows)

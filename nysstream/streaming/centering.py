@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nysstream.errors import DataWarning
+from nysstream.features import Identity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,29 +55,31 @@ def centering_of(
     """Derive the means and scales by which the design is seen.
 
     Constant columns get an infinite scale once they are centred: they are zero then, and so are
-    their coefficients.
+    their coefficients. Where nothing is centred, they are left as they are.
     """
     if not center and not standardize:
         return None
     p = design.shape[1]
     mean = statistics.mean if center else np.zeros(p)
-    variance = statistics.squares / statistics.weight
-    if not center:  # the sums are about zero then
-        variance = np.maximum(variance - statistics.mean**2, 0.0)
-    deviation = np.sqrt(variance)
-    constant = deviation <= 10 * design.eps * np.abs(mean)
+    deviation, constant = _deviations(design, statistics, center=center)
+    if center and design.sparse and np.any(constant & (deviation > 0)):
+        columns = _listed(constant & (deviation > 0))
+        message = (
+            f"columns {columns} of sparse rows vary too little about their large means to be told from "
+            "constants; their coefficients are 0; subtract such means first"
+        )
+        warnings.warn(message, DataWarning, stacklevel=2)
     scale = np.ones(p)
     if standardize:
-        scale = deviation.copy()
-        if constant.any():
-            columns = ", ".join(map(str, np.flatnonzero(constant)[:5]))
+        scale[~constant] = deviation[~constant]
+    if center:
+        scale[constant] = math.inf
+        if standardize and constant.any():
             message = (
-                f"{int(constant.sum())} columns are constant ({columns}...); they cannot be standardised "
-                "and get the coefficient 0"
+                f"{np.count_nonzero(constant)} of {p} columns are constant and cannot be standardised "
+                f"({_listed(constant)}); their coefficients are 0"
             )
             warnings.warn(message, DataWarning, stacklevel=2)
-    if center or standardize:
-        scale[constant] = math.inf
     shift = None
     if center and not design.sparse:
         varying = ~constant
@@ -86,3 +89,25 @@ def centering_of(
             shift = mean.astype(design.dtype).astype(np.float64)
     target_mean = statistics.target_mean if center else np.zeros(design.n_targets)
     return Centering(mean, scale, target_mean, shift)
+
+
+def _deviations(
+    design: DesignMatrix, statistics: Statistics, *, center: bool
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Give the columns' standard deviations, and which are zero up to rounding."""
+    variance = statistics.squares / statistics.weight
+    if not center:  # the sums are about zero then
+        variance = np.maximum(variance - statistics.mean**2, 0.0)
+    deviation = np.sqrt(variance)
+    # Sparse rows are summed one after the other, in float64; equal values round the same way.
+    eps = math.sqrt(design.block_rows) * float(np.finfo(np.float64).eps) if design.sparse else design.eps
+    noise = 16 * eps * statistics.summed_squares / statistics.weight
+    # Stored values differ by eps at least, where they differ; features are computed, with some error.
+    least = 0.1 if isinstance(design.features, Identity) else 10.0
+    return deviation, (variance <= noise) | (deviation <= least * design.eps * np.abs(statistics.mean))
+
+
+def _listed(columns: NDArray[np.bool_]) -> str:
+    """Name the first few of the marked columns."""
+    numbers = np.flatnonzero(columns)
+    return ", ".join(map(str, numbers[:5])) + (", ..." if numbers.size > 5 else "")

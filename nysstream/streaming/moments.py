@@ -49,6 +49,9 @@ class Statistics:
     target_mean : ndarray, shape (q,)
     squares : ndarray, shape (p,)
         :math:`\sum_i h_i (z_i - m)^2`, the diagonal of the Gram matrix.
+    summed_squares : ndarray, shape (p,)
+        The same about the shifts that were subtracted before summing (zero for sparse rows):
+        rounding errors are relative to these, so smaller sums about the means are noise.
     cross : ndarray, shape (p, q)
         :math:`\sum_i h_i (z_i - m)(y_i - \bar y)^\top`.
     target_squares : ndarray, shape (q,)
@@ -65,6 +68,7 @@ class Statistics:
     mean: Vector
     target_mean: Vector
     squares: Vector
+    summed_squares: Vector
     cross: NDArray[np.float64]
     target_squares: Vector
     sketch: NDArray[np.float64]
@@ -121,14 +125,14 @@ class SetUp(Reduction):
     def part_bytes(self, design: DesignMatrix) -> int:
         """Count products, means, shift and squares."""
         p = design.shape[1]
-        return 8 * p * (self.n_columns(design) + 3) + (panel_bytes(p) if self.gram else 0)
+        return 8 * p * (self.n_columns(design) + 4) + (panel_bytes(p) if self.gram else 0)
 
     def work_bytes(self, design: DesignMatrix, tile_rows: int) -> int:
         """Count the shifted and the squared tile, and the test matrix as drawn and as sent."""
         p, itemsize = design.shape[1], design.dtype.itemsize
         return (
             super().work_bytes(design, tile_rows)
-            + 2 * (design.block_bytes if design.sparse else itemsize * tile_rows * p)
+            + (4 * design.block_bytes if design.sparse else 2 * itemsize * tile_rows * p)
             + (8 + itemsize) * p * self.n_test
             + itemsize * tile_rows * self.n_test
             + (itemsize * PANEL_ROWS * (p + tile_rows) if self.gram else 0)
@@ -170,19 +174,25 @@ class SetUp(Reduction):
         # Row weights multiply the narrow factor of each product, never the tile itself.
         right = xp.concat([Y, xp.ones((n_rows, 1), dtype=xp.float64, device=_device(w))], axis=1)
         weighted = right * w[:, None]
-        T = cast(weighted, Z.dtype)
+        # Sparse rows keep their means, which the narrow sums must not lose to rounding.
+        exact = Z if dense else Z.astype(np.float64, copy=False)
+        T = cast(weighted, exact.dtype)
         if prepared is not None:
             sketched = Z @ prepared
             if weight is not None:
                 sketched *= cast(w, Z.dtype)[:, None]
-            T = xp.concat([sketched, T], axis=1)
-        part["products"] = accumulate(part["products"], Z.T @ T)
+            if dense:
+                T = xp.concat([sketched, T], axis=1)
+        products = exact.T @ T
+        if prepared is not None and not dense:
+            products = xp.concat([Z.T @ sketched, products], axis=1)
+        part["products"] = accumulate(part["products"], products)
         if self.gram:
             add_products(part, Z, None if weight is None else cast(w, Z.dtype))
-        squares = (Z * Z if dense else Z.multiply(Z)).T @ cast(w, Z.dtype)
+        squares = (Z * Z if dense else exact.multiply(exact)).T @ cast(w, exact.dtype)
         part["squares"] = accumulate(part["squares"], squares)
         part["targets"] = accumulate(part["targets"], right.T @ weighted)
-        part["rows"] += np.array([n_rows, n_rows if weight is None else int(xp.sum(w > 0))])
+        part["rows"] += np.array([n_rows, n_rows if weight is None else int(xp.sum(cast(w > 0, w.dtype)))])
         _check_finite(tile, squares, part["targets"])
         if weight is not None and bool(xp.any(w < 0)):
             row = tile.start + int(xp.argmax(cast(w < 0, xp.int8)))
@@ -240,6 +250,7 @@ class SetUp(Reduction):
             part["shift"] + part["offset"],
             part["target_shift"] + part["target_offset"],
             np.maximum(part["squares"], 0.0),
+            part["summed_squares"],
             part["cross"],
             part["target_squares"],
             part["sketch"],
@@ -265,6 +276,7 @@ class SetUp(Reduction):
             "target_shift": np.asarray(part.get("target_shift", np.zeros_like(e)), np.float64),
             "target_offset": e,
             "squares": part["squares"],
+            "summed_squares": part["squares"],
             "cross": products[:, s:-1],
             "target_squares": np.diagonal(targets)[:-1],
             "sketch": products[:, :s],

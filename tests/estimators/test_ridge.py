@@ -187,7 +187,7 @@ class TestMethods:
         assert not np.array_equal(fits[0], fits[2])
         rng = np.random.default_rng(0)
         assert_same_model(
-            Ridge(rank=5, random_state=rng).fit(problem.X, problem.y), dense_ridge(problem.X, problem.y)
+            Ridge(rank=5, random_state=rng, tol=1e-9).fit(problem.X, problem.y), dense_ridge(problem.X, problem.y)
         )
 
 
@@ -242,7 +242,7 @@ def test_the_reported_residual_is_the_true_one(alpha, dtype, fit_intercept, stan
     assert reported <= 1e-7
     assert max(residuals) == pytest.approx(reported, rel=1e-2, abs=1e-11)
     # The scales that standardise are as accurate as the products.
-    rtol = 1e-6 if standardize and dtype is np.float32 else 1e-9
+    rtol = 1e-5 if standardize and dtype is np.float32 else 1e-9
     np.testing.assert_allclose(np.atleast_1d(model.result_.stats["objective"]), objectives, rtol=rtol)
 
 
