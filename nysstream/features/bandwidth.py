@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.spatial.distance import pdist
-from sklearn.metrics import pairwise_distances
 
 from nysstream.errors import InputError
 
@@ -62,5 +61,7 @@ def _distances(sample: Any, metric: Metric) -> NDArray[np.float64]:
     rows: Any = sample
     if not np.isfinite(rows.data).all():
         return np.array([np.nan])
+    from sklearn.metrics import pairwise_distances  # a second of import, for sparse rows only
+
     square = pairwise_distances(rows.astype(np.float64), metric=metric)
     return np.asarray(square[np.triu_indices_from(square, 1)])
