@@ -51,7 +51,7 @@ def parse_memory(memory: int | float | str | None) -> int:
         return available_bytes() // 2
     try:
         limit = int(parse_bytes(memory))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         message = f"memory={memory!r} is not a size: give bytes, or text such as '2GiB'"
         raise InputError(message) from error
     if limit <= 0:

@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import threading
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from nysstream.memory import peak_resident_bytes, resident_bytes
@@ -194,7 +194,7 @@ def listening(token: str, name: str, rows_total: int) -> Iterator[None]:
             state.rows_done += rows
             state.bytes_done += nbytes
             state.seconds = time.perf_counter() - began
-            listener(state)
+            listener(replace(state))  # a listener may keep what it is given
 
     _running[token] = callback
     try:

@@ -74,7 +74,7 @@ DEVICE = StrictDevice()
 
 @pytest.fixture(autouse=True)
 def _small_and_fresh(monkeypatch):
-    small_blocks(monkeypatch, partitions=4)
+    small_blocks(monkeypatch, block_bytes=9 * 5 * 8, partitions=4)
     yield
     slot_pool.clear()
     clear_cache()
