@@ -3,7 +3,7 @@
 #   make demo    fit the example data set with less memory than it takes, and write a report
 #   make test    the test suite
 #   make lint    formatting, types, layering, and the CuPy calls against the CuPy wheel
-#   make bench   the benchmarks
+#   make bench   the benchmarks, in under 20 minutes; SCALE=full takes hours
 #   make clean   remove the environment and everything built in it
 #
 # PYTHON=... picks the interpreter for a new environment; ARGS=... is passed on to the command.
@@ -12,6 +12,7 @@
 .DEFAULT_GOAL := help
 
 VENV := .venv
+SCALE := quick
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
@@ -39,7 +40,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/python .ci/check_cupy.py nysstream/arrays.py
 
 bench: $(VENV)/installed-test
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks --scale $(SCALE) $(ARGS)
 
 clean:
 	rm -rf $(VENV) demo-out .mypy_cache .pytest_cache .ruff_cache .hypothesis

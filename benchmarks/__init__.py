@@ -1,0 +1,1 @@
+"""Benchmarks: the machine's limits, and how near to them nysstream runs. See README.md."""
