@@ -87,14 +87,14 @@ def convergence(
             label="recomputed at the end, worst", gid="final", zorder=4,
         )  # fmt: skip
     drawn = [np.asarray(line.get_ydata()) for line in axes.lines]
+    if tol:
+        text = f"tolerance {wording.number(tol)}"
+        axes.axhline(tol, color=LIGHT["muted"], linewidth=0.9, linestyle=DASHED, label=text, gid="tolerance")
     if any(np.any(y > 0) for y in drawn):
         axes.set_yscale("log")
         decades(axes.yaxis)
     else:  # zero is the exact solution
         axes.set_ylim(0, 1)
-    if tol:
-        text = f"tolerance {wording.number(tol)}"
-        axes.axhline(tol, color=LIGHT["muted"], linewidth=0.9, linestyle=DASHED, label=text, gid="tolerance")
     whole_numbers(axes)
     axes.set_xlim(left=0)
     axes.set_xlabel("passes over the data, the set-up pass included")
@@ -209,7 +209,7 @@ def pass_times(result: FitResult) -> Figure:
     whole_numbers(axes)
     axes.set_xlim(0.4, max(1.6, edges[-1] + 0.6))
     axes.set_xlabel("pass")
-    axes.set_ylabel(f"{unit} per pass, summed over tasks")
+    axes.set_ylabel(f"task-{unit} per pass")
     axes.grid(axis="y")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=5, handlelength=1.2)
     return figure

@@ -45,7 +45,7 @@ def summary_table(result: FitResult) -> Table:
             text += f" of {wording.size(limit)} ({wording.percent(value, limit)})"
         if name == "method":
             text = wording.method(result)
-        table.add_row(wording.label(name), Text(text))
+        table.add_row(Text(wording.label(name)), Text(text))
     return table
 
 

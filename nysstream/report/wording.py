@@ -19,6 +19,7 @@ HEADLINES = {
     "max_iterations": "Stopped at the iteration limit",
     "time_limit": "Stopped at the time limit",
     "interrupted": "Interrupted",
+    "stopped": "Stopped by the callback",
     "stalled": "Stalled before the tolerance",
     "breakdown": "Broke down",
 }
@@ -81,9 +82,9 @@ def power_of_ten(exponent: int) -> str:
 
 def duration(seconds: float) -> str:
     """Write a time span."""
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{1000 * seconds:.0f} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
