@@ -122,6 +122,10 @@ class Device(ABC):
         """Make the device current in this thread inside the block; every task and reader enters one."""
         return contextlib.nullcontext()
 
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Make an uninitialised array on the device."""
+        return self.put(np.empty(shape, dtype))
+
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """Make an array of zeros on the device."""
         return self.put(np.zeros(shape, dtype))
@@ -233,6 +237,11 @@ class CudaDevice(Device):
         """Copy to the device."""
         with self.active():
             return cupy.asarray(host)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Allocate on the device."""
+        with self.active():
+            return cupy.empty(shape, dtype=dtype)
 
 
 _devices: dict[str, Device] = {"cpu": CpuDevice()}

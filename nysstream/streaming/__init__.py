@@ -2,6 +2,9 @@
 
 from nysstream.streaming.centering import Centering, centering_of
 from nysstream.streaming.design import DesignMatrix
+from nysstream.streaming.fold_kernels import FoldGramProduct, FoldSquaredResidual, TrainingColumns
+from nysstream.streaming.fold_moments import FoldSetUp, FoldStatistics
+from nysstream.streaming.folds import ContiguousFolds, Folds, GivenFolds, GroupedFolds, HashedFolds
 from nysstream.streaming.kernels import GramProduct, Predict, PredictionError, SquaredResidual
 from nysstream.streaming.moments import SetUp, Statistics
 from nysstream.streaming.needs import pass_needs, scheduler
@@ -11,8 +14,17 @@ from nysstream.streaming.row_sample import RowSample, uniform_rows
 
 __all__ = [
     "Centering",
+    "ContiguousFolds",
     "DesignMatrix",
+    "FoldGramProduct",
+    "FoldSetUp",
+    "FoldSquaredResidual",
+    "FoldStatistics",
+    "Folds",
+    "GivenFolds",
     "GramProduct",
+    "GroupedFolds",
+    "HashedFolds",
     "Predict",
     "PredictionError",
     "Reduction",
@@ -21,6 +33,7 @@ __all__ = [
     "SquaredResidual",
     "Statistics",
     "Tile",
+    "TrainingColumns",
     "centering_of",
     "pass_needs",
     "reduce",

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from nysstream.arrays import namespace
+from nysstream.features import Identity
 
 if TYPE_CHECKING:
     from nysstream.arrays import Device
@@ -31,25 +32,39 @@ class BlockCache:
         """Return the block's rows, or None."""
         return self._blocks.get(block)
 
-    def offer(self, block: Block, rows: Any) -> None:
-        """Keep a copy of the rows if they fit."""
-        xp = namespace(rows)
-        nbytes = rows.size * (xp.finfo(rows.dtype).bits // 8)  # blocks are floating; dtypes may lack a size
+    def reserve(self, block: Block, nbytes: int) -> bool:
+        """Set bytes aside for a block, if they are left and it is not held."""
         with self._lock:
             if block in self._blocks or self.used + nbytes > self.capacity:
-                return
+                return False
             self.used += nbytes
-        # Copied outside the lock; a concurrent offer of the same block cannot happen, since a
-        # block belongs to one partition.
-        self._blocks[block] = xp.asarray(rows, copy=True)
+            return True
+
+    def put(self, block: Block, rows: Any) -> None:
+        """Hold rows for which bytes were reserved: a block belongs to one partition, hence one task."""
+        self._blocks[block] = rows
+
+    def release(self, nbytes: int) -> None:
+        """Give reserved bytes back."""
+        with self._lock:
+            self.used -= nbytes
+
+    def offer(self, block: Block, rows: Any) -> None:
+        """Hold a copy of the rows if they fit."""
+        xp = namespace(rows)
+        nbytes = rows.size * (xp.finfo(rows.dtype).bits // 8)  # blocks are floating; dtypes may lack a size
+        if self.reserve(block, nbytes):
+            self.put(block, xp.asarray(rows, copy=True))
 
 
-_caches: dict[str, BlockCache] = {}
-_caches_lock = threading.Lock()
+#: Blocks as stored, and after a feature map: of one design each.
+_stored: dict[str, BlockCache] = {}
+_mapped: dict[str, BlockCache] = {}
+_lock = threading.Lock()
 
 
 def block_cache(design: DesignMatrix, device: Device) -> BlockCache:
-    """Return this process's cache of the design's blocks.
+    """Return this process's cache of the design's blocks as they are stored.
 
     A process holds the blocks of one design at a time: the cache of another is dropped. A design
     that caches nothing is not looked at, since identifying its rows may cost reads.
@@ -57,14 +72,34 @@ def block_cache(design: DesignMatrix, device: Device) -> BlockCache:
     if design.cache_bytes <= 0:
         return BlockCache(0)
     key = f"{design.cache_key}-{design.cache_bytes}-{device.name}"
-    with _caches_lock:
-        if key not in _caches:
-            _caches.clear()
-            _caches[key] = BlockCache(design.cache_bytes)
-        return _caches[key]
+    with _lock:
+        if key not in _stored:
+            _stored.clear()
+            _mapped.clear()
+            _stored[key] = BlockCache(design.cache_bytes)
+        return _stored[key]
+
+
+def mapped_cache(design: DesignMatrix, device: Device) -> BlockCache:
+    """Return this process's cache of blocks after the feature map, in the bytes that stored rows leave.
+
+    A mapped block saves the map as well as the reading, but takes as many times the bytes as the
+    map widens the rows: so rows as stored come first.
+    """
+    left = design.cache_bytes - design.buffered_bytes
+    if isinstance(design.features, Identity) or design.precision == "double" or left <= 0:
+        return BlockCache(0)
+    block_cache(design, device)  # drops what belongs to another design
+    key = f"{design.cache_key}-{design.features!r}-{left}-{device.name}"
+    with _lock:
+        if key not in _mapped:
+            _mapped.clear()
+            _mapped[key] = BlockCache(left)
+        return _mapped[key]
 
 
 def clear_cache() -> None:
     """Drop every cached block of this process."""
-    with _caches_lock:
-        _caches.clear()
+    with _lock:
+        _stored.clear()
+        _mapped.clear()

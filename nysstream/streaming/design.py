@@ -170,6 +170,13 @@ class DesignMatrix:
         """What cached blocks are filed under."""
         return f"{self.source.fingerprint}-{self.block_dtype}"
 
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of all rows as they are buffered; 0 where they need no buffers, nor a cache."""
+        if self.source.resident or self.source.sparse:
+            return 0
+        return self.shape[0] * self.source.shape[1] * self.block_dtype.itemsize
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Identity of the data and of what is done to a row: equal means equal passes."""

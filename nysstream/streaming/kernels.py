@@ -37,6 +37,7 @@ class GramProduct(Reduction):
     """
 
     vectors: Matrix
+    reads_stored = False
 
     def check(self, design: DesignMatrix) -> None:
         """Refuse vectors of another length."""

@@ -16,6 +16,7 @@ from dask.delayed import delayed
 from nysstream.arrays import single_threaded_blas, to_host
 from nysstream.errors import InputError
 from nysstream.memory import resident_bytes
+from nysstream.streaming.cache import mapped_cache
 from nysstream.streaming.needs import arity
 from nysstream.streaming.prefetch import read_blocks
 from nysstream.streaming.reduction import Part, Reduction, Tile
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from nysstream.arrays import Device
+    from nysstream.streaming.cache import BlockCache
     from nysstream.streaming.design import DesignMatrix
     from nysstream.streaming.partition import Partition
 
@@ -157,7 +159,6 @@ def _run_partition(job: _Job, index: int) -> tuple[list[Part], Cost]:
 def _tiles(job: _Job, partition: Partition, device: Device, cost: Cost) -> Generator[Tile]:
     """Give the tiles of a partition, in order; closing it ends the reading."""
     design = job.design
-    xp = device.xp
     first = partition.rows.start
     target = weight = None
     if design.target is not None and any(r.reads_target for r in job.reductions):
@@ -168,29 +169,74 @@ def _tiles(job: _Job, partition: Partition, device: Device, cost: Cost) -> Gener
     if design.centering is not None and design.centering.shift is not None:
         shift = device.put(design.centering.shift.astype(design.dtype))
     step = design.tile_rows(*job.reductions)
+    mapped = mapped_cache(design, device)
+    reads_stored = any(r.reads_stored for r in job.reductions)
+    held = set() if reads_stored else {block for block in partition.blocks if mapped.get(block) is not None}
+    unheld = tuple(block for block in partition.blocks if block not in held)
+    with contextlib.closing(read_blocks(design, unheld, device, cost)) as stored:
+        for a, b in partition.blocks:
+            nbytes = int((b - a) * design.row_bytes)
+            if (a, b) in held:
+                cost.bytes_from_cache += nbytes
+                block, pieces = None, _held_tiles(mapped.get((a, b)), step)
+            else:
+                block = next(stored)[2]
+                pieces = _mapped_tiles(design, (a, b), block, step, mapped, device)
+            with contextlib.closing(pieces):
+                while True:
+                    began = time.perf_counter()
+                    piece = next(pieces, None)
+                    if piece is None:
+                        break
+                    i, j, Z = piece
+                    if shift is not None:
+                        Z = Z - shift
+                    cost.feature_seconds += time.perf_counter() - began
+                    rows = slice(a + i - first, a + j - first)
+                    yield Tile(
+                        a + i,
+                        None if block is None else block[i:j, ...],
+                        Z,
+                        None if target is None else target[rows, ...],
+                        None if weight is None else weight[rows],
+                    )
+            report_rows(job.token, b - a, nbytes)
+
+
+def _held_tiles(Z: Any, step: int) -> Generator[tuple[int, int, Any]]:
+    """Give the tiles of a block that was mapped in an earlier pass."""
+    n_rows = Z.shape[0]
+    for i in range(0, n_rows, step):
+        j = min(i + step, n_rows)
+        yield i, j, Z[i:j, ...]
+
+
+def _mapped_tiles(
+    design: DesignMatrix, key: tuple[int, int], block: Any, step: int, cache: BlockCache, device: Device
+) -> Generator[tuple[int, int, Any]]:
+    """Map the tiles of a block, and keep the whole if there is room."""
+    xp, n_rows = device.xp, key[1] - key[0]
     dtype = getattr(xp, design.dtype.name)
-    with contextlib.closing(read_blocks(design, partition.blocks, device, cost)) as blocks:
-        for a, b, block in blocks:
-            for i in range(0, b - a, step):
-                j = min(i + step, b - a)
-                raw = block if j - i == b - a else block[i:j, ...]
-                began = time.perf_counter()
-                if design.source.sparse:
-                    Z = design.features(raw.astype(design.dtype, copy=False))
-                else:
-                    Z = design.features(xp.astype(raw, dtype, copy=False))
-                if shift is not None:
-                    Z = Z - shift
-                cost.feature_seconds += time.perf_counter() - began
-                rows = slice(a + i - first, a + j - first)
-                yield Tile(
-                    a + i,
-                    raw,
-                    Z,
-                    None if target is None else target[rows, ...],
-                    None if weight is None else weight[rows],
-                )
-            report_rows(job.token, b - a, int((b - a) * design.row_bytes))
+    nbytes = n_rows * design.shape[1] * design.dtype.itemsize
+    whole = device.empty((n_rows, design.shape[1]), design.dtype) if cache.reserve(key, nbytes) else None
+    complete = False
+    try:
+        for i in range(0, n_rows, step):
+            j = min(i + step, n_rows)
+            raw = block if j - i == n_rows else block[i:j, ...]
+            if design.source.sparse:
+                Z = design.features(raw.astype(design.dtype, copy=False))
+            else:
+                Z = design.features(xp.astype(raw, dtype, copy=False))
+            if whole is not None:
+                whole[i:j, ...] = Z
+            yield i, j, Z
+        complete = True
+    finally:
+        if whole is not None and complete:
+            cache.put(key, whole)
+        elif whole is not None:
+            cache.release(nbytes)
 
 
 def _read_float64(source: Any, rows: slice) -> Any:

@@ -29,8 +29,8 @@ class Tile:
     ----------
     start : int
         Row of the design at which the tile begins.
-    raw : array, shape (t, d)
-        Rows as stored.
+    raw : array, shape (t, d), or None
+        Rows as stored; may be None where no reduction of the pass reads them.
     Z : array or csr_array, shape (t, p)
         Rows after the feature map, less the design's shift, in the dtype of the products.
     target : array, shape (t, q), or None
@@ -58,6 +58,8 @@ class Reduction(ABC):
 
     #: Whether the design must have targets.
     needs_target: ClassVar[bool] = False
+    #: Whether tiles must carry the rows as stored, before the feature map.
+    reads_stored: ClassVar[bool] = True
     #: Whether tiles should carry the targets where the design has them.
     reads_target: ClassVar[bool] = False
 

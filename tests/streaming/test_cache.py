@@ -63,7 +63,7 @@ def test_a_process_holds_the_blocks_of_one_design(rng):
     block_cache(first, CPU).offer((0, 8), np.zeros(3))
     block_cache(other, CPU)
     assert block_cache(first, CPU).get((0, 8)) is None
-    assert len(caching._caches) == 1
+    assert len(caching._stored) == 1
 
 
 def test_a_range_of_rows_is_another_design(rng):
