@@ -228,7 +228,7 @@ class SetUp(Reduction):
         Raises
         ------
         InputError
-            If no row has a positive weight, or sums overflow.
+            If no row has a positive weight, or sums overflow or underflow.
         """
         part, moves = self._about_mean(part)
         if moves:
@@ -242,12 +242,21 @@ class SetUp(Reduction):
         if not all(np.isfinite(value).all() for value in part.values()):
             message = _overflow(f"sums over the rows of {design.source.name}", design.dtype)
             raise InputError(message)
+        mean = part["shift"] + part["offset"]
+        least = float(np.finfo(design.dtype).tiny) / design.eps
+        vanished = (mean != 0) & (mean**2 < least) & (part["summed_squares"] < least * weight)
+        if design.dtype == np.float32 and vanished.any():
+            message = (
+                f"column {np.flatnonzero(vanished)[0]} of {design.source.name} is so small that its squares "
+                "underflow float32: scale the columns, or use precision='double'"
+            )
+            raise InputError(message)
         rows = part["rows"]
         return Statistics(
             int(rows[0]),
             int(rows[1]),
             weight,
-            part["shift"] + part["offset"],
+            mean,
             part["target_shift"] + part["target_offset"],
             np.maximum(part["squares"], 0.0),
             part["summed_squares"],
