@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,8 +25,17 @@ def resident_bytes() -> int:
 
 
 def peak_resident_bytes() -> int:
-    """Largest resident memory of this process since it began."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident memory of this process since it began.
+
+    From the kernel's high-water mark, where it is shown: a child's resource usage begins with the
+    peak of the process that started it.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def available_bytes() -> int:
@@ -51,7 +61,7 @@ def parse_memory(memory: int | float | str | None) -> int:
         return available_bytes() // 2
     try:
         limit = int(parse_bytes(memory))
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:
         message = f"memory={memory!r} is not a size: give bytes, or text such as '2GiB'"
         raise InputError(message) from error
     if limit <= 0:
