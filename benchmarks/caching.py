@@ -29,7 +29,7 @@ def run(settings: Settings) -> list[Row]:
     scale = settings.scale
     store = stores.STORES["zarr-lz4"]
     path = store.made(settings)
-    stored = sum(file.stat().st_size for file in machine.files_of(path))
+    stored = machine.stored_bytes(path)
     rows = []
     for name, fraction in (("nothing", 0.0), ("half the data", 0.5), ("all the data", 1.0)):
         say(f"caching: room for {name}")

@@ -40,6 +40,11 @@ def files_of(path: Path) -> list[Path]:
     return sorted(found, key=lambda file: [int(s) if s.isdigit() else -1 for s in file.parts[-4:]])
 
 
+def stored_bytes(path: Path) -> int:
+    """Count the bytes of the store's files."""
+    return sum(file.stat().st_size for file in files_of(path))
+
+
 def drop_cache(path: Path) -> None:
     """Ask the kernel to forget the pages of the store's files; it needs no privilege."""
     for file in files_of(path):
@@ -212,7 +217,7 @@ def gemm_rate(order: int, cores: int, device: str = "cpu", dtype: Any = np.float
     outputs = [np.empty((order, order), dtype) for _ in range(cores)]
     flops = 2 * order**3
     rates = []
-    for _ in range(3):
+    for _ in range(2):
         with threadpool_limits(cores, user_api="blas"):
             rates.append(flops / _together([lambda: np.matmul(*a, out=outputs[0])]))
         with threadpool_limits(1, user_api="blas"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dask
 import dask.array as da
@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import machine, stores
 from benchmarks.measuring import MB, Row, Settings, median, median_ratio, say, side_by_side
-from benchmarks.passes import design_of, limits_of, roofline, vectors
+from benchmarks.passes import columns, design_of, limits_of, roofline, vectors
 from nysstream.operators.gram import GramOperator
 from nysstream.streaming.prefetch import slot_pool
 
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 #: By how much to be ahead on the store that Zarr's users are advised to write, and of rivals that
 #: are not at the roofline themselves; elsewhere to be ahead at all.
-GOALS = {"zarr-lz4": 2.0, "slow": 1.5, "fast": 1.0}
+GOALS = {"zarr-lz4": 2.0, "below it": 1.5, "at the roofline": 1.0}
 ROOFLINE = 0.85
+
+Way: TypeAlias = "Callable[[int], Any]"
 
 
 @contextmanager
@@ -47,11 +49,11 @@ def opened(store: stores.Store, path: Path) -> Iterator[Any]:
         yield np.load(path, mmap_mode="r")
 
 
-def dask_product(array: Any, rows: int, V: Any, how: str, threads: int, cores: int) -> np.ndarray:
-    """Multiply with dask.array on its threads, in chunks of ``rows`` rows, as one of two graphs."""
+def dask_product(array: Any, n: int, rows: int, V: Any, how: str, threads: int, cores: int) -> np.ndarray:
+    """Multiply ``n`` rows with dask.array on its threads, in chunks of ``rows``, as one of two graphs."""
     with threadpool_limits(threads, user_api="blas"), dask.config.set(scheduler="threads", num_workers=cores):
         kind = {} if isinstance(array, zarr.Array) else {"lock": isinstance(array, h5py.Dataset)}
-        x = da.from_array(array, chunks=(rows, array.shape[1]), **kind)
+        x = da.from_array(array, chunks=(rows, array.shape[1]), **kind)[:n]
         if how == "x.T @ (x @ v)":
             return (x.T @ (x @ da.from_array(V, chunks=-1))).compute()
         parts = x.map_blocks(
@@ -65,20 +67,20 @@ def dask_product(array: Any, rows: int, V: Any, how: str, threads: int, cores: i
         return parts.sum(axis=0).compute()
 
 
-def loop_product(array: Any, rows: int, V: Any, threads: int) -> np.ndarray:
+def loop_product(array: Any, n: int, rows: int, V: Any, threads: int) -> np.ndarray:
     """Multiply in a loop over blocks, read into one buffer where the library can, BLAS on all threads."""
     total = np.zeros((array.shape[1], V.shape[1]))
     with threadpool_limits(threads, user_api="blas"):
-        for block in blocks(array, rows):
+        for block in blocks(array, n, rows):
             total += block.T @ (block @ V)
     return total
 
 
-def blocks(array: Any, rows: int) -> Iterator[np.ndarray]:
+def blocks(array: Any, n: int, rows: int) -> Iterator[np.ndarray]:
     """Read blocks of rows, as a user of each library would."""
     buffer = np.empty((rows, array.shape[1]), array.dtype) if isinstance(array, h5py.Dataset) else None
-    for start in range(0, array.shape[0], rows):
-        stop = min(start + rows, array.shape[0])
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
         if buffer is None:
             yield np.asarray(array[start:stop])
         else:
@@ -86,105 +88,107 @@ def blocks(array: Any, rows: int) -> Iterator[np.ndarray]:
             yield buffer[: stop - start]
 
 
-def sklearn_epoch(array: Any, rows: int) -> None:
+def sklearn_epoch(array: Any, n: int, rows: int) -> None:
     """Make one pass of stochastic gradient steps by partial_fit."""
     from sklearn.linear_model import SGDRegressor
 
     model = SGDRegressor(learning_rate="constant", eta0=1e-6, average=False)
-    for block in blocks(array, rows):
+    for block in blocks(array, n, rows):
         model.partial_fit(block, block[:, 0])
 
 
-def candidates(
-    store: stores.Store, settings: Settings, array: Any, V: Any
-) -> dict[str, list[tuple[str, Any]]]:
-    """List the ways in which each rival may be run on a store."""
+def candidates(store: stores.Store, settings: Settings, array: Any, V: Any) -> dict[str, dict[str, Way]]:
+    """List the ways in which each rival may be run on a store: callables of a number of rows."""
     scale, cores = settings.scale, settings.cores
-    own = stores.chunk_rows(scale, scale.large_bytes if store.large else scale.chunk_bytes)
     chunks = getattr(array, "chunks", None)
-    own = chunks[0] if chunks else own
-    sizes = sorted({max(own, stores.chunk_rows(scale, n * scale.chunk_bytes)) for n in (1, 4, 16)})
-    ways: dict[str, list[tuple[str, Any]]] = {"dask.array": [], "loop": [], "partial_fit": []}
+    own = chunks[0] if chunks else stores.chunk_rows(scale, scale.chunk_bytes)
+    shards = getattr(array, "shards", None)
+    counts = {stores.chunk_rows(scale, times * scale.chunk_bytes) for times in (1, 4, 16)}
+    sizes = sorted({max(own, rows) for rows in counts} | ({shards[0]} if shards else set()))
+    size = {rows: f"{4 * rows * scale.n_columns / MB:g} MB" for rows in sizes}
+
+    def by_dask(rows: int, how: str, threads: int) -> Way:
+        return lambda n: dask_product(array, n, rows, V, how, threads, cores)
+
+    ways: dict[str, dict[str, Way]] = {"dask.array": {}, "loop": {}, "partial_fit": {}}
     for rows, how in itertools.product(sizes, ("x.T @ (x @ v)", "map_blocks")):
-        ways["dask.array"].append(
-            (
-                f"{how}, {4 * rows * scale.n_columns / MB:g} MB chunks, BLAS on 1 thread",
-                lambda rows=rows, how=how: dask_product(array, rows, V, how, 1, cores),
-            )
-        )
-    ways["dask.array"].append(
-        (
-            f"map_blocks, {4 * sizes[-1] * scale.n_columns / MB:g} MB chunks, BLAS on {cores} threads",
-            lambda: dask_product(array, sizes[-1], V, "map_blocks", cores, cores),
-        )
-    )
+        ways["dask.array"][f"{how}, {size[rows]} chunks, BLAS on 1 thread"] = by_dask(rows, how, 1)
+    for how in ("x.T @ (x @ v)", "map_blocks"):
+        name = f"{how}, {size[sizes[-1]]} chunks, BLAS on {cores} threads"
+        ways["dask.array"][name] = by_dask(sizes[-1], how, cores)
     for rows in sizes:
-        ways["loop"].append(
-            (
-                f"{4 * rows * scale.n_columns / MB:g} MB blocks, BLAS on {cores} threads",
-                lambda rows=rows: loop_product(array, rows, V, cores),
-            )
+        name = f"{size[rows]} blocks, BLAS on {cores} threads"
+        ways["loop"][name] = lambda n, rows=rows: loop_product(array, n, rows, V, cores)
+    for rows in sizes[:2]:
+        ways["partial_fit"][f"SGDRegressor, {size[rows]} blocks"] = lambda n, rows=rows: sklearn_epoch(
+            array, n, rows
         )
-    ways["partial_fit"].append(("SGDRegressor", lambda: sklearn_epoch(array, sizes[0])))
     return ways
 
 
 def run(settings: Settings) -> list[Row]:
-    """Time rivals on every store, next to our pass and to the reading of the store."""
+    """Time rivals on every store, next to our pass and to the roofline."""
     rows = []
     for store in stores.chosen(settings):
         path = store.made(settings)
+        n_threads = machine.fastest_reader(path, settings.cores)
         with opened(store, path) as array:
             for k in (1, settings.scale.many):
-                rows += _against(store, path, array, k, settings)
+                rows += _against(store, path, array, k, n_threads, settings)
         slot_pool.clear()
     return rows
 
 
-def _against(store: stores.Store, path: Path, array: Any, k: int, settings: Settings) -> list[Row]:
+def _against(
+    store: stores.Store, path: Path, array: Any, k: int, n_threads: int, settings: Settings
+) -> list[Row]:
+    """Find each rival's best settings on a part of the rows, then time those on more of them."""
     scale = settings.scale
     V = vectors(scale.n_columns, k)
-    operator = GramOperator(design_of(store, settings))
-    expected = operator @ V
     ways = candidates(store, settings, array, V.astype(np.float32))
     if k > 1:
         del ways["partial_fit"]  # it has one column only
-    best: dict[str, tuple[str, Callable[[], Any]]] = {}
+    few, many = scale.n_rows // 8, scale.n_rows // (2 if scale.repeats < 5 else 1)
+    expected = _operator(store, settings, few) @ V
+    best: dict[str, str] = {}
     tried: dict[str, dict[str, float]] = {}
     for rival, options in ways.items():
-        say(f"rivals: {store.name}, {k} columns, {rival}")
+        say(f"rivals: {store.name}, {columns(k)}, {rival}")
         tried[rival] = {}
-        for name, call in options:
-            tried[rival][name], answer = _cold(call, path)
+        for name, way in options.items():
+            tried[rival][name], answer = _cold(lambda way=way: way(few), path)
             if answer is not None:
                 _agree(answer, expected, f"{rival}, {name}, on {store.name}")
-        name = min(tried[rival], key=lambda name: tried[rival][name])
-        best[rival] = (name, dict(options)[name])
-    limits = limits_of(store, path, k, machine.fastest_reader(path, settings.cores), settings)
-    runs = {rival: call for rival, (_, call) in best.items()} | {"ours": lambda: operator @ V}
-    timed = {name: lambda call=call: _cold(call, path)[0] for name, call in runs.items()}
-    seconds = side_by_side(timed | limits, max(1, scale.repeats - 1))
-    roof = roofline(seconds)[1]
+        best[rival] = min(tried[rival], key=lambda name: tried[rival][name])
+    operator = _operator(store, settings, many)
+    calls = {rival: lambda way=ways[rival][name]: way(many) for rival, name in best.items()}
+    calls["ours"] = lambda: operator @ V
+    timed = {name: lambda call=call: _cold(call, path)[0] for name, call in calls.items()}
+    seconds = side_by_side(timed, max(1, scale.repeats - 1))
+    limits = roofline(side_by_side(limits_of(store, path, k, n_threads, settings), 1))[1]
+    roof = limits[0] * many / scale.n_rows
     found = []
-    for rival, (name, _) in best.items():
-        ratio = median_ratio(seconds[rival], seconds["ours"])
-        near = median_ratio(roof, seconds[rival]) >= ROOFLINE
-        goal = GOALS["fast"] if near else GOALS["slow"]
-        if store.name == "zarr-lz4":
-            goal = GOALS["zarr-lz4"]
+    for rival, name in best.items():
+        at_roofline = roof / median(seconds[rival]) >= ROOFLINE
+        goal = GOALS.get(store.name, GOALS["at the roofline" if at_roofline else "below it"])
+        details = {f"{n}_seconds": values for n, values in seconds.items()}
         found.append(
             Row(
                 "rivals",
-                f"{rival}, {store.name}, {'1 column' if k == 1 else f'{k} columns'}",
+                f"{rival}, {store.name}, {columns(k)}",
                 median(seconds["ours"]),
                 median(seconds[rival]),
-                ratio,
+                median_ratio(seconds[rival], seconds["ours"]),
                 goal,
-                note=f"{name}{'; at the roofline' if near else ''}",
-                details={f"{n}_seconds": values for n, values in seconds.items()} | {"tried": tried[rival]},
+                note=f"{name}, at {roof / median(seconds[rival]):.2f} of the roofline",
+                details=details | {"tried_seconds": tried[rival], "roofline_seconds": roof, "rows": many},
             )
         )
     return found
+
+
+def _operator(store: stores.Store, settings: Settings, n: int) -> GramOperator:
+    return GramOperator(design_of(store, settings).restrict(slice(0, n)))
 
 
 def _cold(call: Callable[[], Any], path: Path) -> tuple[float, Any]:
