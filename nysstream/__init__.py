@@ -1,7 +1,7 @@
 """Streaming, out-of-core randomized solvers for data matrices that do not fit in memory."""
 
 from nysstream import features
-from nysstream.estimators import Ridge
+from nysstream.estimators import Ridge, RidgeCV
 from nysstream.estimators.model_file import load
 from nysstream.operators import LinearOperator, as_operator
 from nysstream.operators.gram import gram
@@ -9,16 +9,20 @@ from nysstream.sketching.nystrom import Nystrom, nystrom
 from nysstream.solvers import Result, descent, pcg
 from nysstream.sources import RowSource, open
 from nysstream.sources.converting import convert
-from nysstream.streaming import DesignMatrix, Reduction, reduce
+from nysstream.streaming import DesignMatrix, GivenFolds, GroupedFolds, HashedFolds, Reduction, reduce
 from nysstream.version import __version__ as __version__
 
 __all__ = [
     "DesignMatrix",
+    "GivenFolds",
+    "GroupedFolds",
+    "HashedFolds",
     "LinearOperator",
     "Nystrom",
     "Reduction",
     "Result",
     "Ridge",
+    "RidgeCV",
     "RowSource",
     "as_operator",
     "convert",

@@ -122,7 +122,7 @@ def multiplication_rate() -> float:
 
 
 def candidates(
-    design: DesignMatrix, outlook: Outlook, shift: float, tol: float, rank: int
+    design: DesignMatrix, outlook: Outlook, shift: float, tol: float, rank: int, n_problems: int = 1
 ) -> dict[str, Candidate]:
     """Estimate seconds and passes of every method.
 
@@ -135,6 +135,8 @@ def candidates(
     tol : float
     rank : int
         Columns of the sketch that would be made.
+    n_problems : int
+        Matrices to factor: those of cross-validation's training sets.
     """
     n, p = design.shape
     once, rate = outlook.pass_seconds, outlook.flops
@@ -142,7 +144,7 @@ def candidates(
     verify = _DOUBLE * once
 
     gram_flops = n * p * (p + PANEL_ROWS)
-    factor = p**3 / 3 / (rate / 2)
+    factor = n_problems * p**3 / 3 / (rate / 2)
     found = {
         "gram": Candidate(
             "gram",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,16 @@ from nysstream.streaming import (
 from nysstream.streaming.panels import scaled_inplace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from nysstream.estimators.planning import Plan
+
+#: Relative rounding error beyond which a sketch is noise.
+_LOST = 0.05
+#: Bytes of the sample that rough scales are taken from.
+_SAMPLE_BYTES = 16 << 20
 
 
 @dataclass
@@ -158,16 +166,71 @@ def set_up(
     Cost: one pass; with ``standardize`` also a sample of rows, before it.
     """
     design = plan.design
-    p = design.shape[1]
-    guess = _rough_scales(design) if standardize and plan.rank else None
-    test = TestMatrix(p, plan.rank, plan.n_probes, seed, guess) if plan.rank else None
-    gather = SetUp(test, plan.rank + plan.n_probes, center, gram=plan.method == "gram")
+    gather = set_up_reduction(plan, center=center, standardize=standardize, seed=seed)
     sample = None
     if plan.method == "subsampled":
         rows = uniform_rows(design.shape[0], sample_size(design), seed)
         statistics, sample = reduce(design, gather, RowSample(rows), name="set-up")
     else:
         (statistics,) = reduce(design, gather, name="set-up")
+    problem = normal_equations(
+        plan,
+        statistics,
+        gather.test,
+        center=center,
+        standardize=standardize,
+        shifts=shifts,
+        rank=rank,
+    )
+    if sample is not None:
+        sampled, weights = sample
+        problem.preconditioner = _factor_sample(
+            problem.design,
+            statistics,
+            sampled,
+            weights,
+            np.unique(shifts).size,
+            all_shifted=bool(shifts.min() > 0),
+        )
+    TestMatrix.forget()
+    return problem
+
+
+def set_up_reduction(plan: Plan, *, center: bool, standardize: bool, seed: int) -> SetUp:
+    """Say what the set-up pass of a plan is to gather.
+
+    Notes
+    -----
+    Cost: none, or with ``standardize`` and a sketch a sample of rows.
+    """
+    guess = _rough_scales(plan.design) if standardize and plan.rank else None
+    test = TestMatrix(plan.design.shape[1], plan.rank, plan.n_probes, seed, guess) if plan.rank else None
+    return SetUp(test, plan.rank + plan.n_probes, center, gram=plan.method == "gram")
+
+
+def normal_equations(
+    plan: Plan,
+    statistics: Statistics,
+    test: Callable[[], NDArray[np.float64]] | None = None,
+    *,
+    center: bool,
+    standardize: bool,
+    shifts: NDArray[np.float64],
+    rank: int | str,
+) -> LeastSquares:
+    """Make the problem, and its preconditioner, of what a set-up pass has gathered; no pass.
+
+    Parameters
+    ----------
+    plan : Plan
+    statistics : Statistics
+    test : callable, optional
+        The test matrix of the sketch, if there is one.
+    center, standardize, shifts, rank
+        As for :func:`set_up`.
+    """
+    design = plan.design
+    p = design.shape[1]
     centering = centering_of(design, statistics, center=center, standardize=standardize)
     scale = np.ones(p) if centering is None else centering.scale
     centred = replace(design, centering=centering)
@@ -176,21 +239,26 @@ def set_up(
     nystrom = None
     if test is not None:
         nystrom = _approximate(plan, test, statistics, scale, design.eps, float(shifts.min()), rank)
-        preconditioner = nystrom.preconditioner() if nystrom.rank else None
-        test.forget()
+        preconditioner = nystrom.preconditioner() if nystrom is not None and nystrom.rank else None
     elif statistics.gram is not None:
         preconditioner = Factored(scaled_inplace(statistics.gram, scale), design.eps, n_shifts)
-    elif sample is not None:
-        sampled, weights = sample
-        preconditioner = _factor_sample(centred, statistics, sampled, weights, n_shifts)
     cross = statistics.cross / scale[:, None]
+    if centering is not None:  # what is left of a constant target is rounding
+        deviation = np.sqrt(statistics.target_squares / statistics.weight)
+        cross[:, deviation <= 4 * np.finfo(np.float64).eps * np.abs(centering.target_mean)] = 0
     statistics = replace(statistics, sketch=np.empty((p, 0)), gram=None)  # spent
     operator = GramOperator(centred)
     return LeastSquares(centred, statistics, operator, cross, plan.method, preconditioner, nystrom, plan.rank)
 
 
 def _factor_sample(
-    design: DesignMatrix, statistics: Statistics, X: Any, weight: NDArray[np.float64], n_shifts: int
+    design: DesignMatrix,
+    statistics: Statistics,
+    X: Any,
+    weight: NDArray[np.float64],
+    n_shifts: int,
+    *,
+    all_shifted: bool,
 ) -> Preconditioner | None:
     """Make a preconditioner of the sampled rows, scaled up to the weight of all."""
     kept = weight > 0
@@ -205,6 +273,8 @@ def _factor_sample(
         cache_bytes=0,
     )
     p, m = design.shape[1], int(kept.sum())
+    if m < p and not all_shifted:  # what the sample does not see would be divided by zero
+        return None
     centering = design.centering
     share = statistics.weight / float(weight.sum())
     if m >= p:
@@ -216,7 +286,8 @@ def _factor_sample(
             gram += np.outer(sums.weight * offset, offset)
             gram = scaled_inplace(gram, centering.scale)
         gram *= share
-        return Factored(gram, design.eps, n_shifts)
+        # Directions missing from the sample may be there in the whole: keep them reachable.
+        return Factored(gram, max(design.eps, float(np.finfo(np.float32).eps)), n_shifts)
     Z = part.features(X[kept].astype(part.dtype))
     if hasattr(Z, "toarray"):
         Z = Z.toarray()
@@ -227,35 +298,70 @@ def _factor_sample(
 
 def _approximate(
     plan: Plan,
-    test: TestMatrix,
+    test: Callable[[], NDArray[np.float64]],
     statistics: Statistics,
     scale: NDArray[np.float64],
     eps: float,
     smallest_shift: float,
     rank: int | str,
-) -> Nystrom:
+) -> Nystrom | None:
     # Deferred standardisation: with Omega = D Omega_0, D^-1 (Z'HZ Omega_0) = (D^-1 Z'HZ D^-1) Omega.
     # A constant column has infinite scale: it vanishes from the scaled design, and from the sketch.
     finite = np.where(np.isfinite(scale), scale, 0.0)
     omega = test() * finite[:, None]
     product = statistics.sketch / scale[:, None]
     s = plan.rank
+    trace = float(np.sum(statistics.squares / scale**2))
+    eps *= _cancellation(plan.design, test()[:, :s], statistics, scale)
+    if eps > _LOST:
+        message = (
+            "the means of some columns are so large beside their spread that rounding hides the sketch: the "
+            "solver runs without it; subtract such means first, or use precision='double'"
+        )
+        warnings.warn(message, AccuracyWarning, stacklevel=3)
+        return None
     sketch = Sketch(
         omega[:, :s],
         product[:, :s],
         eps,
-        float(np.sum(statistics.squares / scale**2)),
+        trace,
         omega[:, s:] if plan.n_probes else None,
         product[:, s:] if plan.n_probes else None,
     )
-    if rank == "auto" and smallest_shift > 0 and s < test.n_rows:
+    if rank == "auto" and smallest_shift > 0 and s < omega.shape[0]:
         return sketch.nystrom(sketch.choose_rank(smallest_shift))
-    return sketch.nystrom()
+    return sketch.nystrom(None if rank == "auto" else int(rank))
+
+
+def _cancellation(
+    design: DesignMatrix, test: NDArray[np.float64], statistics: Statistics, scale: NDArray[np.float64]
+) -> float:
+    """Estimate by how much centring magnifies the rounding errors of the sketch.
+
+    Products were summed about other points than the means, and rounded accordingly; columns of
+    infinite scale took part.
+    """
+    weights = np.sum(test**2, axis=1)
+    finite = np.isfinite(scale)
+
+    def size(squares: NDArray[np.float64], taking_part: NDArray[np.bool_]) -> float:
+        return math.sqrt(np.sum(squares / scale**2) * np.sum((squares * weights)[taking_part]))
+
+    centred = size(statistics.squares, finite)
+    if centred == 0:
+        return 1.0
+    summed = size(statistics.summed_squares, np.ones_like(finite))
+    # Sparse rows are added one after the other, dense ones many at a time.
+    growth = math.sqrt(design.block_rows) if design.sparse else 1.0
+    return 1 + 4 * growth * max(0.0, summed / centred - 1)
 
 
 def _rough_scales(design: DesignMatrix) -> NDArray[np.float64]:
     """Estimate the columns' standard deviations from a sample of rows."""
-    rows = design.sample_rows()
+    # As few rows as make a small matrix: rough is good enough.
+    rows = design.sample_rows(
+        min(1024, max(32, _SAMPLE_BYTES // (8 * max(design.shape[1], design.source.shape[1]))))
+    )
     Z = rows if isinstance(design.features, Identity) else design.features(rows)
     deviation = np.std(Z, axis=0)
     typical = deviation[deviation > 0]

@@ -115,10 +115,7 @@ class LinearModel:
         ((errors, squares, _),) = reduce(design, PredictionError(coef, intercept, center), name="score")
         if source.shape[0] < 2:
             return float("nan")
-        constant = squares <= 1e-15 * np.maximum(np.abs(center), 1.0) ** 2
-        safe = np.where(constant, 1.0, squares)
-        r2 = np.where(constant, np.where(errors <= squares, 1.0, 0.0), 1.0 - errors / safe)
-        return float(np.mean(r2))
+        return float(np.mean(r2(errors, squares, center)))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the fitted model to a Zarr group, to be read by :func:`nysstream.load`.
@@ -179,6 +176,25 @@ class LinearModel:
             rows = slice(window[0].rows.start, window[-1].rows.stop)
             (predicted,) = reduce(design.restrict(rows), Predict(coef, intercept), name="predict")
             yield predicted
+
+
+def r2(
+    errors: NDArray[np.float64], squares: NDArray[np.float64], center: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Compute coefficients of determination, those of constant targets as scikit-learn does.
+
+    Parameters
+    ----------
+    errors : ndarray, shape (..., q)
+        Sums of squared errors.
+    squares : ndarray, shape (q,)
+        Sums of squared deviations of the targets from their means.
+    center : ndarray, shape (q,)
+        About those means.
+    """
+    constant = squares <= 1e-15 * np.maximum(np.abs(center), 1.0) ** 2
+    safe = np.where(constant, 1.0, squares)
+    return np.where(constant, np.where(errors <= squares, 1.0, 0.0), 1.0 - errors / safe)
 
 
 def _first_rows(design: DesignMatrix) -> DesignMatrix:

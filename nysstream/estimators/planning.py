@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import numbers
 import os
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,10 +18,14 @@ from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.streaming import (
     Centering,
     DesignMatrix,
+    FoldGramProduct,
+    FoldSetUp,
+    FoldSquaredResidual,
     GramProduct,
     RowSample,
     SetUp,
     SquaredResidual,
+    TrainingColumns,
     pass_needs,
     scheduler,
 )
@@ -27,7 +33,11 @@ from nysstream.streaming import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from nysstream.streaming import Folds, Reduction
+
 METHODS = ("gram", "nystrom", "subsampled", "cg")
+#: Those that training sets can share a pass for.
+FOLD_METHODS = ("gram", "nystrom", "cg")
 
 #: Columns of a sketch whose rank is left open: beyond this, arithmetic outweighs the passes saved
 #: on the spectra of data matrices.
@@ -95,6 +105,7 @@ def plan_fit(
     method: str = "auto",
     shift: float = 0.0,
     tol: float = 1e-6,
+    folds: Folds | None = None,
 ) -> Plan:
     """Choose the method, the sketch's width, the concurrency and the cache, within the memory limit.
 
@@ -111,6 +122,9 @@ def plan_fit(
     shift : float
         The smallest.
     tol : float
+    folds : Folds, optional
+        Of cross-validation: one problem for the rows outside each of them, and one for all rows.
+        ``n_systems`` counts the columns of all.
 
     Raises
     ------
@@ -124,33 +138,41 @@ def plan_fit(
     Cost: no read, but for an automatic method on many columns: a sample of rows.
     """
     check_rank(rank, design.shape[1])
+    fit = functools.partial(_fit_memory, design, memory, rank, n_systems, folds=folds)
     if method != "auto":
-        return _fit_memory(design, memory, rank, n_systems, method, "it was asked for")
+        return fit(method, "it was asked for")
     if rank != "auto":
-        return _fit_memory(design, memory, rank, n_systems, "nystrom", "a rank was asked for")
+        return fit("nystrom", "a rank was asked for")
     if design.shape[1] <= _SMALL:
-        plan = _fit_memory(design, memory, rank, n_systems, "gram", "few columns", check=False)
+        plan = fit("gram", "few columns", check=False)
         if plan.budget.peak <= plan.budget.limit:
             return plan
-        return _fit_memory(design, memory, rank, n_systems, "nystrom", "the Gram matrix does not fit")
-    return _cheapest(design, memory, n_systems, shift, tol)
+        return fit("nystrom", "the Gram matrix does not fit")
+    return _cheapest(design, memory, n_systems, shift, tol, folds)
 
 
-def check_rank(rank: int | str, p: int) -> None:
+def check_rank(rank: Any, p: int) -> None:
     """Refuse a rank that is neither "auto" nor a whole number from 1 to p."""
     if rank == "auto":
         return
-    if isinstance(rank, (bool, str)) or int(rank) != rank or not 1 <= rank <= p:
+    if isinstance(rank, bool) or not isinstance(rank, numbers.Integral) or not 1 <= int(rank) <= p:
         message = f"rank={rank!r} is out of range: give 'auto' or a whole number from 1 to {p}, the columns"
         raise InputError(message)
 
 
 def _cheapest(
-    design: DesignMatrix, memory: int | float | str | None, n_systems: int, shift: float, tol: float
+    design: DesignMatrix,
+    memory: int | float | str | None,
+    n_systems: int,
+    shift: float,
+    tol: float,
+    folds: Folds | None,
 ) -> Plan:
     """Let the cost model choose among the methods that fit."""
+    methods = METHODS if folds is None else FOLD_METHODS
     plans = {
-        method: _fit_memory(design, memory, "auto", n_systems, method, "", check=False) for method in METHODS
+        method: _fit_memory(design, memory, "auto", n_systems, method, "", folds=folds, check=False)
+        for method in methods
     }
     fitting = {name: plan for name, plan in plans.items() if plan.budget.peak <= plan.budget.limit}
     if not fitting:
@@ -159,7 +181,8 @@ def _cheapest(
     first = next(iter(fitting.values()))
     outlook: Outlook = look_ahead(first.design, n_systems, first.n_tasks)
     rank = plans["nystrom"].rank
-    found = candidates(design, outlook, shift, tol, rank)
+    n_problems = 1 if folds is None else folds.n_splits + 1
+    found = candidates(design, outlook, shift, tol, rank, n_problems)
     best = min(fitting, key=lambda name: found[name].seconds)
     return replace(fitting[best], why=found[best].why, candidates=found)
 
@@ -172,6 +195,7 @@ def _fit_memory(
     method: str,
     why: str,
     *,
+    folds: Folds | None = None,
     check: bool = True,
 ) -> Plan:
     """Halve an automatic rank, then the concurrency, until the projected peak fits."""
@@ -183,7 +207,7 @@ def _fit_memory(
         n_probes = N_PROBES if 0 < width < p else 0
         for tasks in _halving(threads):
             candidate = replace(design, max_tasks=tasks)
-            needs = _needs(candidate, method, width, n_probes, n_systems)
+            needs = _needs(candidate, method, width, n_probes, n_systems, folds)
             budget = Budget(limit, base | needs, _knob(method, rank, design))
             cache = 0 if design.source.resident else budget.spare
             planned = replace(candidate, cache_bytes=cache)
@@ -223,12 +247,17 @@ def _knob(method: str, rank: int | str, design: DesignMatrix) -> str:
     return "ask for " + " or ".join(knobs) if knobs else "a smaller problem"
 
 
-def _needs(design: DesignMatrix, method: str, rank: int, n_probes: int, n_systems: int) -> dict[str, int]:
+def _needs(
+    design: DesignMatrix, method: str, rank: int, n_probes: int, n_systems: int, folds: Folds | None
+) -> dict[str, int]:
     """Count bytes in the phase that holds most: set-up, factorisation, or iteration."""
     p = design.shape[1]
     width = rank + n_probes
+    # Cross-validation keeps the sums of each fold, and has a problem for each and one for all rows.
+    n_parts, n_problems = (1, 1) if folds is None else (folds.n_splits, folds.n_splits + 1)
     matrix = TestMatrix(p, rank, n_probes, 0) if rank else None
-    reductions: list[SetUp | RowSample] = [SetUp(matrix, width, gram=method == "gram")]
+    gather = SetUp(matrix, width, gram=method == "gram")
+    reductions: list[Reduction] = [gather if folds is None else FoldSetUp(gather, folds)]
     rows = np.empty(sample_size(design), np.int64) if method == "subsampled" else np.empty(0, np.int64)
     if rows.size:
         reductions.append(RowSample(rows))
@@ -236,13 +265,16 @@ def _needs(design: DesignMatrix, method: str, rank: int, n_probes: int, n_system
     kept = {"feature weights": setup["feature weights"], "block buffers": setup["block buffers"]}
     setup["sketch"] = 2 * 8 * p * width
     factor, iterate = dict(kept), dict(kept)
-    iterate["preconditioner"] = 8 * p * rank
+    iterate["preconditioner"] = n_problems * 8 * p * rank
     if method == "nystrom":
         # Test matrix, product, shifted product, factor, Q, and the vectors, beside LAPACK's copy.
         factor["sketch"] = 7 * 8 * p * width
     if method == "gram":
         setup["Gram matrix"] = 8 * p * p
-        factor["Gram matrix"] = iterate["preconditioner"] = 2 * 8 * p * p
+        factor["Gram matrix"] = iterate["preconditioner"] = n_problems * 2 * 8 * p * p
+    if folds is not None:
+        # Sums of the folds, two of training sets while they are merged, and the vectors so far.
+        factor["folds"] = (n_parts + 2) * gather.part_bytes(design) + n_parts * 8 * p * rank
     if method == "subsampled":
         small = min(rows.size, p)
         factor["sample"] = int(rows.size * (design.row_bytes + 8))
@@ -253,11 +285,19 @@ def _needs(design: DesignMatrix, method: str, rank: int, n_probes: int, n_system
         zeros, one = np.zeros(p), np.ones(p)
         shifted = replace(design, centering=Centering(zeros, one, np.zeros(design.n_targets), shift=zeros))
     vectors = np.broadcast_to(np.float64(0), (p, n_systems))
-    products = pass_needs(shifted, GramProduct(vectors))
-    residual = SquaredResidual(vectors, np.zeros(n_systems, np.intp))
+    first = np.zeros(n_systems, np.intp)
+    product: Reduction = GramProduct(vectors)
+    residual: Reduction = SquaredResidual(vectors, first)
+    if folds is not None:
+        columns = TrainingColumns(folds, first, None)
+        product = FoldGramProduct(vectors, columns)
+        residual = FoldSquaredResidual(vectors, first, columns)
+    products = pass_needs(shifted, product)
     doubled = pass_needs(shifted.with_precision("double"), residual)
     iterate |= {name: max(products[name], doubled[name]) for name in products}
     iterate["solver"] = 12 * 8 * p * n_systems
+    if folds is not None:
+        iterate["means"] = n_problems * 4 * 8 * p * (1 + design.n_targets)
     return max([setup, factor, iterate], key=lambda needs: sum(needs.values()))
 
 

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
+    from nysstream.estimators.least_squares import LeastSquares
+    from nysstream.estimators.planning import Plan
     from nysstream.sketching.nystrom import Certificate
-    from nysstream.trace import PassRecord
+    from nysstream.solvers import Result
+    from nysstream.trace import PassRecord, Trace
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,44 @@ class FitResult:
     def converged(self) -> bool:
         """Whether the tolerance was met."""
         return self.status == "converged"
+
+
+def fit_result(
+    plan: Plan,
+    problem: LeastSquares,
+    result: Result[Any],
+    trace: Trace,
+    shifts: NDArray[np.float64],
+    objective: NDArray[np.float64],
+) -> FitResult:
+    """Gather what a fit leaves behind."""
+    nystrom, total = problem.nystrom, trace.total
+    positive = shifts[shifts > 0]
+    dimension = problem.effective_dimension(float(positive.min())) if positive.size else None
+    stats = {
+        "status": result.status.name.lower(),
+        "method": plan.method,
+        "passes": len(trace.passes),
+        "iterations": int(result.stats["iterations"]),
+        "seconds": trace.seconds,
+        "bytes_read": total.bytes_read + trace.sampled_bytes,
+        "bytes_from_cache": total.bytes_from_cache,
+        "peak_bytes": trace.peak_bytes,
+        "memory_limit_bytes": plan.budget.limit,
+        "relative_residual": float(result.stats["relative_residual"]),
+        "objective": float(objective[0]) if objective.size == 1 else objective.tolist(),
+        "rank": 0 if nystrom is None else nystrom.rank,
+        "effective_dimension": dimension,
+        "n_rows": problem.design.shape[0],
+        "n_features": problem.design.shape[1],
+    }
+    return FitResult(
+        status=result.status.name.lower(),
+        advice=result.status.value,
+        stats=stats,
+        history=result.history,
+        passes=trace.passes,
+        needs=plan.budget.needs,
+        spectrum=None if nystrom is None else nystrom.values,
+        certificate=None if nystrom is None else nystrom.certificate,
+    )

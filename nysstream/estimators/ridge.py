@@ -14,11 +14,11 @@ from nysstream.estimators.inputs import training_sources
 from nysstream.estimators.least_squares import LeastSquares, set_up, warn_not_unique
 from nysstream.estimators.linear import LinearModel
 from nysstream.estimators.planning import METHODS, Plan, plan_fit
-from nysstream.estimators.results import FitResult
-from nysstream.features import FeatureMap, Identity, parse
+from nysstream.estimators.results import fit_result
+from nysstream.estimators.settings import check_alphas, check_settings, training_design
+from nysstream.features import FeatureMap
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers import PCG, Result, Status, solve
-from nysstream.streaming import DesignMatrix
 from nysstream.streaming.cache import clear_cache
 from nysstream.streaming.prefetch import slot_pool
 from nysstream.trace import Progress, Trace, tracing
@@ -63,7 +63,8 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
     time_limit : float, optional
         Limit on seconds.
     precision : {"single", "double"}, default "single"
-        Of products with float32 data and with random features; residuals are always double.
+        Of products with float32 data and with random features; residuals are always double, and so
+        is everything where an alpha is zero.
     memory : int or str, optional
         Limit for the whole process, for example ``"2GiB"``; half of what is available if None.
     device : str, optional
@@ -211,7 +212,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.features_ = plan.design.features
         self.n_iter_ = max(1, int(result.stats["iterations"]))
         objective = squares + shifts * np.sum(result.value**2, axis=0)
-        self.result_ = _result(plan, problem, result, trace, shifts, objective)
+        self.result_ = fit_result(plan, problem, result, trace, shifts, objective)
         if not self.result_.converged:
             reached = result.stats["relative_residual"]
             message = f"{result.status.value} Relative residual {reached:.1e}, asked {self.tol:.1e}."
@@ -232,46 +233,16 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         )
 
     def _check_settings(self) -> None:
-        alphas = np.asarray(self.alpha)
-        if alphas.dtype.kind not in "fiu" or alphas.ndim > 1 or alphas.size == 0:
-            message = f"alpha={self.alpha!r}: give a number, or a one-dimensional array of numbers"
-            raise InputError(message)
-        if not np.all(np.isfinite(alphas) & (alphas >= 0)):
-            message = f"alpha={self.alpha!r} is out of range: it must be finite and not negative"
-            raise InputError(message)
-        if self.solver not in SOLVERS:
-            message = f"solver={self.solver!r} is not known: use one of {', '.join(SOLVERS)}"
-            raise InputError(message)
-        if self.precision not in ("single", "double"):
-            message = f"precision={self.precision!r} is not known: use 'single' or 'double'"
-            raise InputError(message)
-        if not 0 <= self.tol < 1:
-            message = f"tol={self.tol!r} is out of range: it is a relative residual, from 0 to 1"
-            raise InputError(message)
-        if self.max_passes is not None and self.max_passes < 2:
-            message = (
-                f"max_passes={self.max_passes}: a fit needs at least two, one to set up and one to verify"
-            )
-            raise InputError(message)
+        check_alphas("alpha", self.alpha)
+        check_settings(self, SOLVERS)
 
     def _plan(
         self, source: Any, target: Any, weight: Any
     ) -> tuple[Plan, NDArray[np.intp], NDArray[np.float64]]:
         """Settle the feature map and pair targets with alphas, then plan."""
-        features = parse(self.features) if isinstance(self.features, str) else self.features or Identity()
-        design = DesignMatrix(
-            source, target, weight, features=features, precision=self.precision, device=self.device
-        )
-        if features.needs_sample:
-            design = DesignMatrix(
-                source,
-                target,
-                weight,
-                features=features.fit(design.sample_rows()),
-                precision=self.precision,
-                device=self.device,
-            )
-        q, alphas = design.n_targets, np.asarray(self.alpha, dtype=np.float64)
+        alphas = np.asarray(self.alpha, dtype=np.float64)
+        design = training_design(self, source, target, weight, smallest_alpha=float(alphas.min()))
+        q = design.n_targets
         if alphas.ndim == 0:
             targets, shifts = np.arange(q), np.full(q, float(alphas))
         elif target.vector:
@@ -298,43 +269,3 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
             predicted = problem.nystrom.predicted_iterations(float(shifts.min()), self.tol)
             if predicted < problem.design.shape[1]:
                 trace.expected_passes = len(trace.passes) + predicted + 1
-
-
-def _result(
-    plan: Plan,
-    problem: LeastSquares,
-    result: Result[Any],
-    trace: Trace,
-    shifts: NDArray[np.float64],
-    objective: NDArray[np.float64],
-) -> FitResult:
-    nystrom, total = problem.nystrom, trace.total
-    positive = shifts[shifts > 0]
-    dimension = problem.effective_dimension(float(positive.min())) if positive.size else None
-    stats = {
-        "status": result.status.name.lower(),
-        "method": plan.method,
-        "passes": len(trace.passes),
-        "iterations": int(result.stats["iterations"]),
-        "seconds": trace.seconds,
-        "bytes_read": total.bytes_read + trace.sampled_bytes,
-        "bytes_from_cache": total.bytes_from_cache,
-        "peak_bytes": trace.peak_bytes,
-        "memory_limit_bytes": plan.budget.limit,
-        "relative_residual": float(result.stats["relative_residual"]),
-        "objective": float(objective[0]) if objective.size == 1 else objective.tolist(),
-        "rank": 0 if nystrom is None else nystrom.rank,
-        "effective_dimension": dimension,
-        "n_rows": problem.design.shape[0],
-        "n_features": problem.design.shape[1],
-    }
-    return FitResult(
-        status=result.status.name.lower(),
-        advice=result.status.value,
-        stats=stats,
-        history=result.history,
-        passes=trace.passes,
-        needs=plan.budget.needs,
-        spectrum=None if nystrom is None else nystrom.values,
-        certificate=None if nystrom is None else nystrom.certificate,
-    )
