@@ -30,6 +30,7 @@ from nysstream.streaming import (
     uniform_rows,
 )
 from nysstream.streaming.panels import scaled_inplace
+from nysstream.trace import Trace, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -278,7 +279,8 @@ def _factor_sample(
     centering = design.centering
     share = statistics.weight / float(weight.sum())
     if m >= p:
-        (sums,) = reduce(part, SetUp(center=centering is not None, gram=True), name="sample")
+        with tracing(Trace()):  # rows in memory: no pass over the data, and not to be counted as one
+            (sums,) = reduce(part, SetUp(center=centering is not None, gram=True), name="sample")
         assert sums.gram is not None
         gram = sums.gram
         if centering is not None:  # about the mean of all rows, not of the sample
