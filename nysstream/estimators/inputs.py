@@ -81,6 +81,24 @@ def prediction_source(estimator: Any, X: Any) -> RowSource:
     return source
 
 
+def scoring_sources(
+    estimator: Any, X: Any, y: Any, sample_weight: Any
+) -> tuple[RowSource, RowSource, RowSource | None]:
+    """Check data to score on and give them as sources; arguments as for :func:`training_sources`.
+
+    Raises
+    ------
+    InputError
+        If the number of columns is not that of the training data, or something is a path.
+    """
+    _refuse_paths(y=y, sample_weight=sample_weight)
+    source = prediction_source(estimator, X)
+    if not is_streamed(y):
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    weight = None if sample_weight is None else _weight_source(sample_weight, source.shape[0])
+    return source, as_source(y), weight
+
+
 def _weight_source(sample_weight: Any, n_rows: int) -> RowSource:
     """Check weights in memory, where it costs no pass; stored ones are checked as they are read."""
     if is_streamed(sample_weight):

@@ -10,11 +10,10 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from nysstream.errors import InputError
-from nysstream.estimators.inputs import is_streamed, prediction_source
+from nysstream.estimators.inputs import prediction_source, scoring_sources
 from nysstream.estimators.model_file import save
 from nysstream.features import FeatureMap, Identity
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
-from nysstream.sources import as_source
 from nysstream.sources.layout import Layout
 from nysstream.sources.writing import RowWriter
 from nysstream.streaming import DesignMatrix, Predict, PredictionError, pass_needs, reduce, scheduler
@@ -100,12 +99,7 @@ class LinearModel:
         Cost: one pass over X and y; nothing of length n is held.
         """
         check_is_fitted(self)
-        source = prediction_source(self, X)
-        target = as_source(y if is_streamed(y) else np.asarray(y, dtype=np.float64))
-        weight = None
-        if sample_weight is not None:
-            streamed = is_streamed(sample_weight)
-            weight = as_source(sample_weight if streamed else np.asarray(sample_weight, dtype=np.float64))
+        source, target, weight = scoring_sources(self, X, y, sample_weight)
         coef, intercept = self._matrix()
         if target.shape[1] != coef.shape[1]:
             message = f"{target.name} has {target.shape[1]} targets, the model {coef.shape[1]}"
@@ -115,7 +109,7 @@ class LinearModel:
         ((errors, squares, _),) = reduce(design, PredictionError(coef, intercept, center), name="score")
         if source.shape[0] < 2:
             return float("nan")
-        return float(np.mean(r2(errors, squares, center)))
+        return float(np.mean(r2(errors, squares)))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the fitted model to a Zarr group, to be read by :func:`nysstream.load`.
@@ -142,13 +136,11 @@ class LinearModel:
         )
 
     def _design(self, source: Any, target: Any = None, weight: Any = None) -> DesignMatrix:
+        features = getattr(self, "features_", Identity())
+        # Predictions of rows as they are lose nothing to large means: reading is what costs.
+        precision: Any = "double" if isinstance(features, Identity) else self.precision
         design = DesignMatrix(
-            source,
-            target,
-            weight,
-            features=getattr(self, "features_", Identity()),
-            precision=self.precision,
-            device=self.device,
+            source, target, weight, features=features, precision=precision, device=self.device
         )
         coef, intercept = self._matrix()
         limit = parse_memory(self.memory)
@@ -178,9 +170,7 @@ class LinearModel:
             yield predicted
 
 
-def r2(
-    errors: NDArray[np.float64], squares: NDArray[np.float64], center: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def r2(errors: NDArray[np.float64], squares: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute coefficients of determination, those of constant targets as scikit-learn does.
 
     Parameters
@@ -188,13 +178,11 @@ def r2(
     errors : ndarray, shape (..., q)
         Sums of squared errors.
     squares : ndarray, shape (q,)
-        Sums of squared deviations of the targets from their means.
-    center : ndarray, shape (q,)
-        About those means.
+        Sums of squared deviations of the targets from their means; zero for constant ones.
     """
-    constant = squares <= 1e-15 * np.maximum(np.abs(center), 1.0) ** 2
-    safe = np.where(constant, 1.0, squares)
-    return np.where(constant, np.where(errors <= squares, 1.0, 0.0), 1.0 - errors / safe)
+    constant = squares == 0
+    share = errors / np.where(constant, 1.0, squares)
+    return np.where(constant, np.where(errors == 0, 1.0, 0.0), 1.0 - share)
 
 
 def _first_rows(design: DesignMatrix) -> DesignMatrix:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nysstream.arrays import namespace
 from nysstream.errors import InputError
+from nysstream.streaming.moments import check_finite
 from nysstream.streaming.reduction import Array, Part, Reduction, Tile, accumulate, cast, column_sums
 
 if TYPE_CHECKING:
@@ -266,14 +267,22 @@ class PredictionError(Reduction):
         error = tile.Z @ coef + intercept - target
         deviation = target - center
         sums = {"errors": w * error**2, "sums": w * deviation, "squares": w * deviation**2, "weight": w}
-        return {name: part[name] + column_sums(values) for name, values in sums.items()}
+        part = {name: part[name] + column_sums(values) for name, values in sums.items()}
+        check_finite(tile, part["errors"], part["squares"])
+        return part
 
     def finish(
         self, design: DesignMatrix, part: Part
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         """Take the mean off the targets' squares."""
         weight = float(part["weight"][0])
-        return part["errors"], part["squares"] - part["sums"] ** 2 / weight, weight
+        if weight <= 0:
+            message = "all weights are zero; at least one must be positive"
+            raise InputError(message)
+        squares = part["squares"] - part["sums"] ** 2 / weight
+        # What is left of targets that are constant, but not near the centre, is rounding.
+        noise = 64 * np.finfo(np.float64).eps * part["squares"]
+        return part["errors"], np.where(squares <= noise, 0.0, squares), weight
 
 
 def _check_vectors(name: str, vectors: Matrix, design: DesignMatrix) -> None:

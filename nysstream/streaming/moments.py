@@ -193,7 +193,7 @@ class SetUp(Reduction):
         part["squares"] = accumulate(part["squares"], squares)
         part["targets"] = accumulate(part["targets"], right.T @ weighted)
         part["rows"] += np.array([n_rows, n_rows if weight is None else int(xp.sum(cast(w > 0, w.dtype)))])
-        _check_finite(tile, squares, part["targets"])
+        check_finite(tile, squares, part["targets"])
         if weight is not None and bool(xp.any(w < 0)):
             row = tile.start + int(xp.argmax(cast(w < 0, xp.int8)))
             message = f"the weight of row {row} is negative; weights must be zero or positive"
@@ -261,7 +261,7 @@ class SetUp(Reduction):
             np.maximum(part["squares"], 0.0),
             part["summed_squares"],
             part["cross"],
-            part["target_squares"],
+            _squares_of_targets(part, weight),
             part["sketch"],
             assemble(part, design.shape[1]),
         )
@@ -305,6 +305,13 @@ class SetUp(Reduction):
         move_panels(part, scaled, D)
 
 
+def _squares_of_targets(part: Part, weight: float) -> NDArray[np.float64]:
+    """Give the sums of squares of the targets: zero for constant ones, whatever rounding left."""
+    noise = 4 * np.finfo(np.float64).eps * (part["target_shift"] + part["target_offset"])
+    squares = np.maximum(part["target_squares"], 0.0)
+    return np.where(squares <= weight * noise**2, 0.0, squares)
+
+
 def _device(x: Array) -> Any:
     return getattr(x, "device", None)
 
@@ -321,7 +328,7 @@ def _overflow(what: str, dtype: Any) -> str:
     return f"{what} overflow {dtype}: scale the columns, or use precision='double'"
 
 
-def _check_finite(tile: Tile, squares: Array, targets: Array) -> None:
+def check_finite(tile: Tile, squares: Array, targets: Array) -> None:
     """Find the first value that is not finite, if sums say that there is one.
 
     Raises
