@@ -207,6 +207,6 @@ def score_folds(
                     "scoring='neg_mean_squared_error'"
                 )
                 raise InputError(message)
-            values = r2(per_fold[f], statistics.target_squares, statistics.target_mean)
+            values = r2(per_fold[f], statistics.target_squares)
         scores[:, f] = values.mean(axis=1)
     return scores

@@ -244,9 +244,8 @@ def normal_equations(
     elif statistics.gram is not None:
         preconditioner = Factored(scaled_inplace(statistics.gram, scale), design.eps, n_shifts)
     cross = statistics.cross / scale[:, None]
-    if centering is not None:  # what is left of a constant target is rounding
-        deviation = np.sqrt(statistics.target_squares / statistics.weight)
-        cross[:, deviation <= 4 * np.finfo(np.float64).eps * np.abs(centering.target_mean)] = 0
+    if centering is not None:
+        cross[:, statistics.target_squares == 0] = 0  # constant targets: the rest is rounding
     statistics = replace(statistics, sketch=np.empty((p, 0)), gram=None)  # spent
     operator = GramOperator(centred)
     return LeastSquares(centred, statistics, operator, cross, plan.method, preconditioner, nystrom, plan.rank)
