@@ -319,13 +319,15 @@ def attempt_all(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) ->
     nearest, since = math.inf, 0
     for setting in contender.settings:
         gone = None
-        signal.setitimer(signal.ITIMER_REAL, spec.get("timeout") or 0.0)  # ends the process, wherever it is
+        if spec.get("timeout"):
+            signal.setitimer(signal.ITIMER_REAL, spec["timeout"])  # ends the process, wherever it is
         began = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             coef, remarks = solve(X, y, alpha, setting)
         seconds = time.perf_counter() - began
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if spec.get("timeout"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         peak = high_water()
         if not np.all(np.isfinite(coef)):
             tell({"setting": setting, "seconds": seconds, "relative_residual": math.inf, **remarks})
