@@ -44,7 +44,11 @@ def measure(
     return {"seconds": seconds[1:], "peak_bytes": peak_resident_bytes(), "before_bytes": before}
 
 
-def _point(settings: Settings, path: Path, **given: Any) -> dict[str, Any]:
+def _point(settings: Settings, **given: Any) -> dict[str, Any]:
+    scale = settings.scale
+    if given["columns"] != scale.n_columns:
+        scale = replace(scale, n_rows=given["rows"], n_columns=given["columns"])
+    path = stores.STORES["zarr-lz4"].made(replace(settings, scale=scale))
     options = {"path": str(path), "device": settings.device, "repeats": settings.scale.repeats} | given
     answer = subprocess.run(
         [sys.executable, "-m", "benchmarks.scaling", json.dumps(options)],
@@ -59,35 +63,30 @@ def _point(settings: Settings, path: Path, **given: Any) -> dict[str, Any]:
 def run(settings: Settings) -> list[Row]:
     """Measure along each axis in turn, and the cost of an empty pass."""
     scale, cores = settings.scale, settings.cores
-    path = stores.STORES["zarr-lz4"].made(settings)
     n, p = scale.n_rows, scale.n_columns
     base = {"rows": n // 4, "columns": p, "k": 1, "workers": cores}
-    axes: list[tuple[str, list[int]]] = [
-        ("rows", [n // 16, n // 4, n]),
-        ("k", [1, 8, 64, min(p, 512)] if scale.repeats > 1 else [1, 8]),
-        ("workers", sorted({1, cores, 2 * cores})),
-    ]
-    rows = []
-    for axis, values in axes:
+    axes: dict[str, list[int]] = {
+        "rows": [n // 16, n // 4, n],
+        "k": [1, 8, 64, min(p, 512)],
+        "workers": sorted({1, cores, 2 * cores}),
+        "columns": [p // 4, p, 4 * p],
+    }
+    rows, known = [], {}
+    for axis, values in axes.items():
+        chosen = values[:2] if scale.repeats == 1 else values
         found = []
-        for value in values:
+        for value in chosen:
             say(f"scaling: {axis} = {value}")
-            found.append(_point(settings, path, **(base | {axis: value})))
-        rows += _rows(axis, values, found)
-    widths = [p // 4, p, 4 * p] if scale.repeats > 1 else [p // 4, p]
-    found = []
-    for width in widths:  # as many bytes, in rows of another length
-        say(f"scaling: columns = {width}")
-        found.append(_columns_point(settings, width, n * p // 4 // width))
-    rows += _rows("columns", widths, found)
+            given = base | {axis: value}
+            if axis == "columns":  # as many bytes, in rows of another length
+                given["rows"] = base["rows"] * p // value
+            point = tuple(given.items())
+            if point not in known:
+                known[point] = _point(settings, **given)
+            found.append(known[point])
+        rows += _rows(axis, chosen, found)
     rows.append(overhead(settings))
     return rows
-
-
-def _columns_point(settings: Settings, width: int, count: int) -> dict[str, Any]:
-    scale = replace(settings.scale, n_rows=count, n_columns=width)
-    path = stores.STORES["zarr-lz4"].made(replace(settings, scale=scale))
-    return _point(settings, path, rows=count, columns=width, k=1, workers=settings.cores)
 
 
 def _rows(axis: str, values: list[int], found: list[dict[str, Any]]) -> list[Row]:
