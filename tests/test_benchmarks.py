@@ -15,8 +15,8 @@ from benchmarks.table import as_markdown, as_text
 from nysstream.sources import open as open_source
 
 TOY = SCALES["toy"]
-#: One that is decoded here, one that only HDF5 can decode, one that is not decoded at all.
-SOME = ("zarr-lz4", "hdf5-lzf", "npy")
+#: One that is decoded here, and one that only HDF5 can decode.
+SOME = ("zarr-lz4", "hdf5-lzf")
 
 
 @pytest.fixture(scope="module")
