@@ -71,6 +71,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
         "n_iter": int(estimator.n_iter_),
         "target_mean": _plain(estimator.target_mean_),
         "result": _describe(result),
+        "chosen": {name: _plain(getattr(estimator, name)) for name in _chosen_names(estimator)},
     }
     if hasattr(estimator, "feature_names_in_"):
         attributes["feature_names_in"] = [str(name) for name in estimator.feature_names_in_]
@@ -198,6 +199,8 @@ def _build(group: zarr.Group, attributes: dict[str, Any], name: str) -> Any:
     if estimator.target_mean_.shape != (coef.size // p,):
         message = f"the model {name} is damaged: its target_mean does not fit its coef; fit it again"
         raise InputError(message)
+    for key in _chosen_names(estimator):
+        setattr(estimator, key, _numbers(_restore(attributes["chosen"][key])))
     spectrum = _read(group, "spectrum", name) if "spectrum" in group else None
     estimator.result_ = _result(attributes["result"], spectrum)
     return estimator
@@ -250,6 +253,18 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(isinstance(item, (int, float)) for item in value)
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _chosen_names(estimator: Any) -> tuple[str, ...]:
+    """Name the fitted attributes of an estimator that chooses its settings, beside the coefficients."""
+    return tuple(getattr(type(estimator), "chosen", ()))
+
+
+def _numbers(value: Any) -> Any:
+    """Turn a number into a float, and lists of numbers by name into arrays."""
+    if isinstance(value, dict):
+        return {str(key): np.array(item, np.float64) for key, item in value.items()}
+    return float(value)
 
 
 def _count(attributes: dict[str, Any], key: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -131,6 +131,9 @@ class RidgeCV(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
     >>> model.alpha_, model.coef_.round(2).tolist()
     (0.001, [1.0, -2.0])
     """
+
+    #: Fitted attributes that a model file holds beside the coefficients.
+    chosen: ClassVar[tuple[str, ...]] = ("alpha_", "best_score_", "cv_results_")
 
     def __init__(
         self,

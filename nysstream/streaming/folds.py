@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from nysstream.streaming.reduction import Tile
 
 _MAX_SEED = 1 << 64
+_MOST_FOLDS = 1 << 16
 
 
 class Folds(ABC):
@@ -178,8 +180,9 @@ class GivenFolds(Folds):
             if not source.resident:
                 message = f"{source.name} is not in memory: say how many folds there are, n_splits="
                 raise InputError(message)
-            largest = np.asarray(source.read(slice(0, source.shape[0]))).max(initial=0)
-            object.__setattr__(self, "n_splits", int(largest) + 1)
+            # Numbers that are no folds are named when their rows are read.
+            largest = np.nanmax(np.asarray(source.read(slice(0, source.shape[0]))), initial=1)
+            object.__setattr__(self, "n_splits", int(min(largest, _MOST_FOLDS - 2)) + 1)
         _check_count(self.n_splits)
 
     def check(self, n_rows: int) -> None:
@@ -190,7 +193,8 @@ class GivenFolds(Folds):
     def of_rows(self, rows: slice, n_rows: int) -> NDArray[np.int64]:
         """Read the folds of the rows."""
         given: Any = self.folds.read(rows)[:, 0]
-        found: NDArray[np.int64] = given.astype(np.int64)
+        with np.errstate(invalid="ignore"):  # NaN is no fold, whatever it is cast to
+            found: NDArray[np.int64] = given.astype(np.int64)
         wrong = np.flatnonzero((found != given) | (found < 0) | (found >= self.n_splits))
         if wrong.size:
             message = (
@@ -229,7 +233,7 @@ class RowFolds:
 
 def _deal(keys: NDArray[np.uint64], n_splits: int, seed: int) -> NDArray[np.int64]:
     """Hash 64-bit keys to folds, by the finaliser of SplitMix64 on the key and the seed."""
-    x = keys + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % _MAX_SEED)
+    x = keys + np.uint64((int(seed) * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % _MAX_SEED)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     x ^= x >> np.uint64(31)
@@ -245,14 +249,16 @@ def _vector(name: str, values: Any) -> RowSource:
     return source
 
 
-def _check_count(n_splits: int) -> None:
-    if isinstance(n_splits, bool) or int(n_splits) != n_splits or not 2 <= n_splits < 1 << 16:
+def _check_count(n_splits: Any) -> None:
+    whole = isinstance(n_splits, numbers.Integral) and not isinstance(n_splits, bool)
+    if not whole or not 2 <= int(n_splits) < _MOST_FOLDS:
         message = f"n_splits={n_splits!r}: give a whole number of folds, at least 2"
         raise InputError(message)
 
 
-def _check_seed(seed: int) -> None:
-    if isinstance(seed, bool) or int(seed) != seed or not 0 <= seed < _MAX_SEED:
+def _check_seed(seed: Any) -> None:
+    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not whole or not 0 <= int(seed) < _MAX_SEED:
         message = f"seed={seed!r}: give a whole number from 0 to 2**64 - 1"
         raise InputError(message)
 
