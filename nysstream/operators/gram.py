@@ -10,7 +10,15 @@ import numpy as np
 from nysstream.arrays import like, to_host
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
 from nysstream.operators.base import LinearOperator, Precision
-from nysstream.streaming import DesignMatrix, GramProduct, SetUp, centering_of, pass_needs, reduce
+from nysstream.streaming import (
+    Centering,
+    DesignMatrix,
+    GramProduct,
+    SetUp,
+    centering_of,
+    pass_needs,
+    reduce,
+)
 
 if TYPE_CHECKING:
     from nysstream.features import FeatureMap
@@ -108,9 +116,10 @@ def gram(
             features = features.fit(design.sample_rows())
         design = replace(design, features=features)
     limit = parse_memory(memory)
-    vectors = np.broadcast_to(np.float64(0), (design.shape[1], n_vectors))
-    needs = {"process": resident_bytes(), "allowance": ALLOWANCE} | pass_needs(design, GramProduct(vectors))
-    budget = Budget(limit, needs, "ask for fewer features or smaller chunks")
+    needs = _needs(design, n_vectors, center=center, standardize=standardize)
+    # Asked last: looking for the scheduler may have loaded modules.
+    base = {"process": resident_bytes(), "allowance": ALLOWANCE}
+    budget = Budget(limit, base | needs, "ask for fewer features or smaller chunks")
     budget.check()
     design = replace(design, cache_bytes=0 if design.source.resident else budget.spare)
     if center or standardize:
@@ -118,3 +127,16 @@ def gram(
         centering = centering_of(design, statistics, center=center, standardize=standardize)
         design = replace(design, centering=centering)
     return GramOperator(design)
+
+
+def _needs(design: DesignMatrix, n_vectors: int, *, center: bool, standardize: bool) -> dict[str, int]:
+    """Count the bytes of a product, and of the pass for the means where there is one."""
+    p = design.shape[1]
+    product = GramProduct(np.broadcast_to(np.float64(0), (p, n_vectors)))
+    if not center and not standardize:
+        return pass_needs(design, product)
+    zeros = np.zeros(p)
+    shift = zeros if center and not design.sparse else None
+    shifted = replace(design, centering=Centering(zeros, np.ones(p), np.zeros(0), shift))
+    products, moments = pass_needs(shifted, product), pass_needs(design, SetUp(center=center))
+    return {name: max(products[name], moments[name]) for name in products}
