@@ -86,9 +86,8 @@ def main() -> None:
         (directory / f"memory-{n}.h5", write_hdf5, n),
         (directory / f"memory-{4 * n}.zarr", write_zarr, 4 * n),
     ]
-    print(
-        f"{'store':28} {'solver':8} {'data':>8} {'peak':>10} {'limit':>10} {'passes':>6} {'residual':>9} {'s':>6}"
-    )
+    head = ("data", 8), ("peak", 10), ("limit", 10), ("passes", 6), ("residual", 9), ("s", 6)
+    print(f"{'store':28} {'solver':8}", *(f"{name:>{width}}" for name, width in head))
     for path, write, rows in stores:
         if not path.exists():
             write(path, rows)
