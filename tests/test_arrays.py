@@ -60,7 +60,7 @@ def test_the_default_is_the_cpu_where_there_is_no_gpu(monkeypatch):
     assert get_device(get_device("cpu")) is get_device("cpu")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "tpu:0", ""])
+@pytest.mark.parametrize("name", ["graphics", "cuda:x", "cuda:-1", "tpu:0", ""])
 def test_unknown_devices_are_refused(name):
     with pytest.raises(InputError, match="is not known: use 'cpu', 'cuda' or 'cuda:N'"):
         get_device(name)

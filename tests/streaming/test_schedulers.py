@@ -179,7 +179,7 @@ def cluster():
             threads_per_worker=2,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: None would try 8787 first
             silence_logs=logging.ERROR,
         ) as cluster,
         distributed.Client(cluster) as client,
