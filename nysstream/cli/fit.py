@@ -34,12 +34,14 @@ from nysstream.cli.options import (
 from nysstream.cli.printing import print_json, print_table
 from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, STOPPED, command, scheduled
-from nysstream.estimators import Ridge
+from nysstream.errors import InputError
+from nysstream.estimators import Ridge, RidgeCV
 from nysstream.estimators.choosing import describe
 from nysstream.estimators.ridge import SOLVERS
 from nysstream.report import plan_table, summary_table, wording, write_report
 from nysstream.sources.staging import refuse_existing
 from nysstream.sources.writing import check_target
+from nysstream.streaming import ContiguousFolds, Folds, HashedFolds
 
 if TYPE_CHECKING:
     from nysstream.estimators.planning import Plan
@@ -56,6 +58,15 @@ Alphas = Annotated[
     typer.Option(
         "--alpha", metavar="A", help="Penalty, 1 by default; several give a model each, in the same passes."
     ),
+]
+CV = Annotated[
+    int | None,
+    typer.Option(
+        "--cv", metavar="K", help="Choose among the alphas by K-fold cross-validation, in the same passes."
+    ),
+]
+HashedRows = Annotated[
+    bool, typer.Option("--hashed-folds", help="Deal rows to folds at random instead of in runs.")
 ]
 Solver = Annotated[
     str,
@@ -93,6 +104,8 @@ def fit_ridge(
     weight: Weight = None,
     rows: Rows = None,
     alpha: Alphas = None,
+    cv: CV = None,
+    hashed_folds: HashedRows = False,
     features: Features = None,
     rank: Rank = "auto",
     standardize: Standardize = False,
@@ -122,8 +135,9 @@ def fit_ridge(
         check_target(out, overwrite=overwrite)
     if report is not None:
         refuse_existing(report, overwrite=overwrite)
-    model = _ridge(
+    model = _model(
         alpha=alpha,
+        folds=_folds(cv, seed, hashed=hashed_folds),
         features=features,
         rank=rank,
         standardize=standardize,
@@ -145,9 +159,11 @@ def fit_ridge(
     if report is not None:
         write_report(model, report, overwrite=overwrite)
     if json:
-        print_json({**model.result_.stats, "alpha": model.alpha, "model": out})
+        print_json({**model.result_.stats, **_chosen(model), "model": out})
     else:
         table = summary_table(model.result_)
+        if isinstance(model, RidgeCV):
+            table.add_row("Alpha", Text(f"{model.alpha_:g}, of mean held-out score {model.best_score_:.4f}"))
         table.add_row("Model", Text(out or "not saved: give --out MODEL.zarr"))
         if report is not None:
             table.add_row("Report", Text(str(report)))
@@ -204,6 +220,29 @@ def plan_ridge(
             table.add_row(name, Text(text))
         print_table(table)
     return CONVERGED
+
+
+def _folds(cv: int | None, seed: int, *, hashed: bool) -> Folds | None:
+    if cv is None and hashed:
+        message = "--hashed-folds says how to cross-validate: give --cv K too"
+        raise InputError(message)
+    if cv is None:
+        return None
+    return HashedFolds(cv, seed) if hashed else ContiguousFolds(cv)
+
+
+def _model(*, alpha: list[float] | None, folds: Folds | None, **settings: Any) -> Ridge | RidgeCV:
+    """Make the estimator that the options ask for."""
+    if folds is None:
+        return _ridge(alpha=alpha, **settings)
+    return RidgeCV(alpha or (0.1, 1.0, 10.0), cv=folds, **settings)
+
+
+def _chosen(model: Ridge | RidgeCV) -> dict[str, Any]:
+    """Give the penalty and, where it was chosen, the scores that chose it."""
+    if isinstance(model, RidgeCV):
+        return {"alpha": model.alpha_, "best_score": model.best_score_, "cv_results": model.cv_results_}
+    return {"alpha": model.alpha}
 
 
 def _ridge(*, alpha: list[float] | None, **settings: Any) -> Ridge:
