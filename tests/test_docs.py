@@ -1,33 +1,92 @@
-"""Documentation that can be checked: links, the list of public names, docstrings, the README's code."""
+"""Documentation that can be checked: links, names, signatures, commands and options, and all code."""
 
 from __future__ import annotations
 
+import ast
 import inspect
+import json
 import re
+import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 import nysstream
+from nysstream import errors, features
+from nysstream.cli import running
+from nysstream.cli.main import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PUBLIC = getattr(nysstream, "__all__", [])
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PUBLIC = {name: getattr(nysstream, name) for name in nysstream.__all__} | {
+    f"features.{name}": getattr(features, name) for name in features.__all__
+}
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`\n]+)`")
+OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
+#: Options of other programs that pages mention.
+FOREIGN = {"-m", "-q", "--only", "--scale"}
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+with_code = [page for page in PAGES[1:] if CODE.search(page.read_text())]
+
+
+def commands(command: Any = None, path: str = "") -> dict[str, Any]:
+    """List the commands by the words that call them."""
+    command = command or typer.main.get_command(app)
+    if not hasattr(command, "commands"):
+        return {path: command}
+    found = {}
+    for name, sub in command.commands.items():
+        found |= commands(sub, f"{path} {name}".strip())
+    return found
+
+
+COMMANDS = commands()
+
+
+def options_of(command: Any) -> set[str]:
+    """Name the options of a command."""
+    named = {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("-")
+    }
+    return named | {"--help", "-h"}
+
+
+ALL_OPTIONS = set().union(*map(options_of, COMMANDS.values())) | {"--version"}
+
+
+def sections(page: Path) -> dict[str, str]:
+    """Split a page at its second-level headings."""
+    pieces = re.split(r"^## (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {title.strip(" `"): text for title, text in zip(pieces[1::2], pieces[2::2], strict=True)}
+
+
+CLI = sections(DOCS / "cli.md")
 
 
 def anchors(page: Path) -> set[str]:
     """List the anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@every_page
 def test_links_lead_somewhere(page):
-    for link in LINK.findall(CODE.sub("", page.read_text())):
+    for link in LINK.findall(FENCED.sub("", page.read_text())):
         if "://" in link or link.startswith("mailto:"):
             continue
         path, _, anchor = link.partition("#")
@@ -37,7 +96,7 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(target), f"{link}: there is no such heading"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@every_page
 def test_pages_name_files_that_exist(page):
     if page.name == "changelog.md":
         return  # tells of files that are gone
@@ -45,36 +104,182 @@ def test_pages_name_files_that_exist(page):
         assert (ROOT / name).exists(), f"{name} does not exist"
 
 
+def test_every_page_is_linked():
+    linked = {
+        (page.parent / link.partition("#")[0]).resolve()
+        for page in PAGES
+        for link in LINK.findall(page.read_text())
+        if "://" not in link
+    }
+    assert set(PAGES) - linked == {ROOT / "README.md"}
+
+
 def test_decisions_are_listed():
-    folder = ROOT / "docs" / "decisions"
+    folder = DOCS / "decisions"
     records = {path.name for path in folder.glob("[0-9]*.md")}
     assert records
     assert records == set(LINK.findall((folder / "README.md").read_text()))
+    numbers = sorted(int(name[:4]) for name in records)
+    assert numbers == list(range(1, len(records) + 1))
+
+
+@every_page
+def test_options_exist(page):
+    text = page.read_text()
+    for snippet in [*INLINE.findall(FENCED.sub("", text)), *SHELL.findall(text)]:
+        if re.match(r"(pip|make|git|python -m (?!nysstream))\b", snippet):
+            continue
+        for option in set(OPTION.findall(snippet)) - FOREIGN:
+            assert option in ALL_OPTIONS, f"{option} is an option of no command (in {snippet!r})"
+
+
+@every_page
+def test_commands_exist_and_take_their_options(page):
+    text = page.read_text()
+    lines = "\n".join(SHELL.findall(text)).replace("\\\n", " ").splitlines()
+    for line in [*INLINE.findall(FENCED.sub("", text)), *lines]:
+        words = line.removeprefix("python -m ").split(" #")[0].split()
+        if not words or words[0] != "nysstream" or len(words) == 1 or not words[1].islower():
+            continue
+        calls = [name for name in COMMANDS if words[1 : 1 + len(name.split())] == name.split()]
+        assert calls or words[1] in {name.split()[0] for name in COMMANDS}, f"{line!r} is no command"
+        if calls:
+            unknown = {word for word in words if word.startswith("--")} - options_of(COMMANDS[calls[0]])
+            assert not unknown, f"nysstream {calls[0]} has no {unknown}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_is_explained(name):
+    section = CLI[f"nysstream {name}"]
+    rows = "\n".join(line for line in section.splitlines() if line.startswith("|"))
+    own = set(OPTION.findall(rows))
+    common = set(OPTION.findall(CLI["Common options"]))
+    options = options_of(COMMANDS[name])
+    assert own <= options, f"{own - options} are explained, but not there"
+    assert options <= own | common, f"{options - own - common} are not explained"
+
+
+def test_exit_codes_are_explained():
+    rows = re.findall(r"^\| (\d+) \|", CLI["Output and exit codes"], re.MULTILINE)
+    codes = (running.CONVERGED, running.FAILED, running.USAGE, running.STOPPED, running.INTERRUPTED)
+    assert tuple(map(int, rows)) == codes
 
 
 def test_public_names_are_listed_once():
-    listed = re.findall(r"^#+ `(?:nysstream\.)?(\w+)", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
-    assert listed
+    listed = re.findall(r"^#+ `([\w.]+)", (DOCS / "api.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(PUBLIC)
+
+
+def test_signatures_are_those_of_the_code():
+    checked = set()
+    for name, text in re.findall(r"^`([\w.]+)(\(.*\))`$", (DOCS / "api.md").read_text(), re.MULTILINE):
+        stated = ast.parse(f"def f{text}: pass").body[0].args
+        found = ast.parse(f"def f{_plain_signature(PUBLIC[name])}: pass").body[0].args
+        assert ast.unparse(stated) == ast.unparse(found), name
+        checked.add(name)
+    callables = {
+        name
+        for name, item in PUBLIC.items()
+        if inspect.isfunction(item) or (inspect.isclass(item) and _parameters(item))
+    }
+    # What operators and solves return is not made by users.
+    assert callables - checked <= {"Nystrom", "Result"}
+
+
+def _parameters(item: Any) -> list[inspect.Parameter]:
+    return [p for p in inspect.signature(item).parameters.values() if p.name != "self"]
+
+
+def _plain_signature(item: Any) -> str:
+    """Write a signature without types; defaults that no literal spells are written by their class."""
+    plain = []
+    for parameter in _parameters(item):
+        default = parameter.default
+        if default is not inspect.Parameter.empty and "(" in repr(default) and not isinstance(default, tuple):
+            default = types.SimpleNamespace()
+            parameter = parameter.replace(default=default)
+        plain.append(parameter.replace(annotation=inspect.Parameter.empty))
+    return str(inspect.Signature(plain)).replace("namespace()", "...")
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_documented(name):
-    item = getattr(nysstream, name)
+    item = PUBLIC[name]
+    if name == "features.FEATURES":
+        return  # a dictionary
     documentation = inspect.getdoc(item) or ""
     assert documentation, "no docstring"
     if inspect.isfunction(item) or (inspect.isclass(item) and "__init__" in vars(item)):
         parameters = [p for p in inspect.signature(item).parameters if not p.startswith("_")]
-        if parameters:
-            assert re.search(r"^(Parameters|Attributes)\n-+$", documentation, re.MULTILINE)
+        if len(parameters) < 2 and "Parameters" not in documentation:
+            return  # the summary says what the only one is
+        assert re.search(r"^(Parameters|Attributes)\n-+$", documentation, re.MULTILINE)
         for parameter in parameters:
             assert re.search(rf"\b{parameter}\b", documentation), f"{parameter} is not documented"
 
 
-def test_the_readme_code_runs_in_order(tmp_path):
-    code = "\n".join(CODE.findall((ROOT / "README.md").read_text()))
-    assert code
+def test_errors_and_warnings_are_listed():
+    text = (DOCS / "api.md").read_text()
+    for name, item in vars(errors).items():
+        if inspect.isclass(item):
+            assert f"`{name}`" in text, f"{name} is not listed"
+
+
+@pytest.mark.parametrize("page", with_code, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_code_runs_in_order(page, tmp_path):
+    run_code(page, tmp_path)  # the README's has a test below
+
+
+def run_code(page: Path, folder: Path) -> None:
+    """Run the Python of a page, as one program, with warnings as errors."""
+    code = "\n".join(CODE.findall(page.read_text()))
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def readme_commands() -> list[list[str]]:
+    """Give the README's commands, split into words."""
+    text = "\n".join(SHELL.findall((ROOT / "README.md").read_text())).replace("\\\n", " ")
+    return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("nysstream ")]
+
+
+@pytest.fixture(scope="module")
+def readme_folder(tmp_path_factory):
+    """Run the README's Python, which makes the files that its commands read."""
+    folder = tmp_path_factory.mktemp("readme")
+    run_code(ROOT / "README.md", folder)
+    return folder
+
+
+def test_the_readme_commands_run_in_order(readme_folder, monkeypatch):
+    monkeypatch.chdir(readme_folder)
+    assert len(readme_commands()) == 5
+    for words in readme_commands():
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, f"{words}: {done.output}"
+        assert done.stdout
+
+
+def documented_keys(name: str) -> list[str]:
+    """List the JSON keys that the page on the command line promises of a command."""
+    text = CLI[f"nysstream {name}"].split("JSON keys:")[1].split("\n\n")[0]
+    return re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", text.split(". ")[0]))
+
+
+def test_json_has_the_keys_that_are_promised(readme_folder, monkeypatch):
+    monkeypatch.chdir(readme_folder)
+    extra = [
+        ["info", "data.zarr"],
+        ["sketch", "data.zarr", "--rank", "5"],
+        ["predict", "model.zarr", "data.zarr", "--out", "predictions.zarr"],
+    ]
+    ran = set()
+    for words in [*readme_commands(), *extra]:
+        (name,) = [name for name in COMMANDS if words[: len(name.split())] == name.split()]
+        again = ["--overwrite"] if "--overwrite" in options_of(COMMANDS[name]) else []
+        done = CliRunner().invoke(app, [*words, *again, "--json"])
+        assert sorted(json.loads(done.stdout)) == sorted(documented_keys(name)), name
+        ran.add(name)
+    assert ran == set(COMMANDS) - {"demo"}
