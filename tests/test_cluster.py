@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import dask
 import distributed
@@ -23,6 +24,7 @@ class WhereItRan(Reduction):
         return {"processes": np.zeros(0, np.int64)}
 
     def add(self, part, tile, prepared):
+        time.sleep(0.1)  # long enough for the scheduler to want the other process too
         return {"processes": np.array([os.getpid()])}
 
     def combine(self, a, b):
@@ -37,10 +39,10 @@ def store(tmp_path_factory):
     """Rows in several partitions, with targets and weights."""
     path = tmp_path_factory.mktemp("cluster") / "rows.zarr"
     rng = np.random.default_rng(3)
-    n, p = 48_000, 100
-    X = (rng.standard_normal((n, p)) * np.geomspace(1, 1e-3, p) + 0.5).astype(np.float32)
+    n, p = 34_000, 100
+    X = (rng.standard_normal((n, p)) * np.geomspace(1, 0.05, p) + 0.5).astype(np.float32)
     group = zarr.open_group(path, mode="w")
-    group.create_array("X", data=X, chunks=(4_000, p), compressors=None)
+    group.create_array("X", data=X, chunks=(11_000, p), compressors=None)
     Y = X @ rng.standard_normal((p, 2)) + rng.standard_normal((n, 2))
     group.create_array("Y", data=Y, chunks=(n, 2), compressors=None)
     group.create_array("weight", data=rng.random(n), chunks=(n,), compressors=None)
@@ -62,24 +64,25 @@ def client():
 
 def fit(store, **settings):
     X, Y, weight = (nysstream.open(store, name) for name in ("X", "Y", "weight"))
-    return Ridge(1e-3, memory="4GiB", **settings).fit(X, Y, weight)
+    return Ridge(100.0, memory="4GiB", **settings).fit(X, Y, weight)
 
 
 SETTINGS = {
-    "plain": {"rank": 20},
-    "standardized": {"rank": 20, "standardize": True},
-    "features": {"features": nysstream.features.Fourier(150, length_scale=10.0), "rank": 20, "tol": 1e-4},
+    "plain": {"rank": 40, "tol": 1e-2},
+    "standardized": {"rank": 40, "standardize": True, "tol": 1e-2},
+    "gram": {"solver": "gram"},
+    "features": {"features": nysstream.features.Fourier(150, length_scale=10.0), "rank": 40, "tol": 1e-2},
 }
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
 def test_schedulers_agree_to_the_last_bit(store, client, settings):
-    assert len(DesignMatrix(nysstream.open(store, "X")).partitions) > 2
+    assert len(DesignMatrix(nysstream.open(store, "X")).partitions) == 4
     with dask.config.set(scheduler="synchronous"):
         expected = fit(store, **settings)
-    assert expected.result_.stats["iterations"] > 1
+    assert expected.result_.stats["passes"] > 1
     models = []
-    for n_threads in (1, 2, 4):
+    for n_threads in (1, 2, 4) if settings is SETTINGS["plain"] else (4,):
         with dask.config.set(scheduler="threads", num_workers=n_threads):
             models.append(fit(store, **settings))
     models.append(fit(store, **settings))  # the client is the default
@@ -91,14 +94,20 @@ def test_schedulers_agree_to_the_last_bit(store, client, settings):
 
 def test_workers_read_the_rows(store, client):
     X = nysstream.open(store, "X")
-    (part,) = reduce(DesignMatrix(X), WhereItRan())
-    assert os.getpid() not in part["processes"]
-    assert set(part["processes"]) == set(client.run(os.getpid).values())
+    workers, seen = set(client.run(os.getpid).values()), set()
+    for _ in range(20):  # a scheduler may leave a few short tasks to one of them
+        (part,) = reduce(DesignMatrix(X), WhereItRan())
+        seen.update(part["processes"].tolist())
+        if seen == workers:
+            break
+    assert seen == workers
+    assert len(workers) == 2
+    assert os.getpid() not in workers
 
 
 def test_predictions_and_scores_on_a_cluster(store, client):
     X, Y = nysstream.open(store, "X"), nysstream.open(store, "Y")
-    model = fit(store, rank=20)
+    model = fit(store, solver="gram")
     on_cluster, score = model.predict(X), model.score(X, Y)
     with dask.config.set(scheduler="synchronous"):
         np.testing.assert_array_equal(model.predict(X), on_cluster)
@@ -107,8 +116,8 @@ def test_predictions_and_scores_on_a_cluster(store, client):
 
 def test_errors_of_workers_reach_the_caller(store, client):
     X = zarr.open_array(store / "X")[:]
-    X[40_123, 17] = np.nan
-    with pytest.raises(InputError, match="row 40123, column 17"):
+    X[30_123, 17] = np.nan
+    with pytest.raises(InputError, match="row 30123, column 17"):
         Ridge().fit(nysstream.open(_rewritten(store, X)), nysstream.open(store, "Y"))
 
 
