@@ -154,6 +154,18 @@ def test_yearmsd_runs_every_method_once(tmp_path, monkeypatch, capsys):
     assert resident["subsampled"]["checked_residual"] <= 1.1e-6
 
 
+def test_method_that_does_not_fit_is_given_what_it_asks_for(tmp_path):
+    store = tmp_path / "rows.zarr"
+    yearmsd.write_store(store, yearmsd.StandIn(500).blocks, "rows")
+    problem = choices.Problem("small", str(store), 500, 40, 12.0, 1.0, "auto", "1MiB", 1e-6, 50, check=False)
+    row = choices.fit(problem, "gram")
+    assert row["status"] == "converged"
+    assert row["lifted_memory"].endswith("MiB")
+    rows = {"gram": row, "cg": {**row, "method": "cg", "lifted_memory": None, "seconds": 1e3}}
+    rows["auto"] = rows["cg"]
+    assert "best of those that fit the memory: cg, 1000.0 s" in choices.verdict(rows)
+
+
 def test_stand_in_is_standardised_correlated_and_reproducible():
     blocks = list(yearmsd.StandIn(20000).blocks())
     X = np.concatenate([rows for rows, _ in blocks])
