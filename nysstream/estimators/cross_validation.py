@@ -42,12 +42,15 @@ class CrossValidation:
         One for the rows outside each fold, and last one for all rows.
     held_out : list of Statistics
         Of each fold.
+    center : bool
+        Whether those are sums about the means.
     """
 
     design: DesignMatrix
     folds: Folds
     problems: list[LeastSquares]
     held_out: list[Statistics]
+    center: bool
     _evaluated: list[_Evaluated] = field(default_factory=list)
 
     @property
@@ -147,16 +150,16 @@ def set_up_folds(
     solve_for = functools.partial(
         normal_equations, plan, test=gather.test, center=center, standardize=standardize, shifts=shifts
     )
-    whole = solve_for(statistics.training(folds.n_splits), rank=rank)
+    whole = solve_for(statistics.whole(), rank=rank)
     if whole.nystrom is not None and whole.nystrom.rank:
         rank = whole.nystrom.rank  # one choice for all: the training sets differ little
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NysstreamWarning)  # given for all rows already
-        problems = [solve_for(statistics.training(fold), rank=rank) for fold in range(folds.n_splits)]
+        problems = [solve_for(training, rank=rank) for training in statistics.training_sets()]
     held_out = [statistics.held_out(fold) for fold in range(folds.n_splits)]
     TestMatrix.forget()
     design = _share_shift(whole.design, problems)
-    return CrossValidation(design, folds, [*problems, whole], held_out)
+    return CrossValidation(design, folds, [*problems, whole], held_out, center)
 
 
 def _share_shift(design: DesignMatrix, problems: list[LeastSquares]) -> DesignMatrix:
@@ -188,11 +191,6 @@ def score_folds(
     Returns
     -------
     ndarray, shape (L, K)
-
-    Raises
-    ------
-    InputError
-        If R2 is undefined, because a fold has a single row.
     """
     count = len(problem.held_out)
     per_fold = errors.reshape(count + 1, n_shifts, -1)[:count]
@@ -201,12 +199,36 @@ def score_folds(
         if scoring == "neg_mean_squared_error":
             values = -per_fold[f] / statistics.weight
         else:
-            if statistics.n_rows < 2:
-                message = (
-                    f"fold {f} holds one row, for which R2 is undefined: use fewer folds, or "
-                    "scoring='neg_mean_squared_error'"
-                )
-                raise InputError(message)
-            values = r2(per_fold[f], statistics.target_squares)
+            squares = _about_mean(statistics, centred=problem.center)
+            values = r2(per_fold[f], squares)
         scores[:, f] = values.mean(axis=1)
     return scores
+
+
+def check_scoring(problem: CrossValidation, scoring: str) -> None:
+    """Refuse folds that cannot be scored.
+
+    Raises
+    ------
+    InputError
+        If R2 is undefined, because a fold has a single row.
+    """
+    if scoring != "r2":
+        return
+    for f, statistics in enumerate(problem.held_out):
+        if statistics.n_rows < 2:
+            message = (
+                f"fold {f} holds one row, for which R2 is undefined: use fewer folds, or "
+                "scoring='neg_mean_squared_error'"
+            )
+            raise InputError(message)
+
+
+def _about_mean(statistics: Statistics, *, centred: bool) -> NDArray[np.float64]:
+    """Sum the squared deviations of the targets from their means."""
+    squares = np.asarray(statistics.target_squares)
+    if centred:
+        return squares
+    deviations = squares - statistics.weight * np.square(statistics.target_mean)
+    rounding = 16 * np.finfo(np.float64).eps * squares
+    return np.where(deviations <= rounding, 0.0, deviations)

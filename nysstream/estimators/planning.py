@@ -273,8 +273,9 @@ def _needs(
         setup["Gram matrix"] = 8 * p * p
         factor["Gram matrix"] = iterate["preconditioner"] = n_problems * 2 * 8 * p * p
     if folds is not None:
-        # Sums of the folds, two of training sets while they are merged, and the vectors so far.
-        factor["folds"] = (n_parts + 2) * gather.part_bytes(design) + n_parts * 8 * p * rank
+        # Sums of the folds, those that are merged into training sets, and the vectors so far.
+        merging = 2 + n_parts.bit_length()
+        factor["folds"] = (n_parts + merging) * gather.part_bytes(design) + n_parts * 8 * p * rank
     if method == "subsampled":
         small = min(rows.size, p)
         factor["sample"] = int(rows.size * (design.row_bytes + 8))

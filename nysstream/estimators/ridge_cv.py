@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 
 from nysstream.errors import InputError, MemoryBudgetError
-from nysstream.estimators.cross_validation import CrossValidation, score_folds, set_up_folds
+from nysstream.estimators.cross_validation import CrossValidation, check_scoring, score_folds, set_up_folds
 from nysstream.estimators.inputs import training_sources
 from nysstream.estimators.least_squares import warn_not_unique
 from nysstream.estimators.linear import LinearModel
@@ -228,6 +228,7 @@ class RidgeCV(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
                     shifts=alphas,
                     rank=self.rank,
                 )
+                check_scoring(problem, self.scoring or "r2")
                 warn_not_unique(problem.whole, alphas)
                 solved = []
                 for i in range(0, alphas.size, size):

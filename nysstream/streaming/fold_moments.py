@@ -15,6 +15,8 @@ from nysstream.streaming.moments import SetUp, Statistics
 from nysstream.streaming.reduction import Array, Part, Reduction, Tile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from nysstream.arrays import Device
@@ -37,11 +39,35 @@ class FoldStatistics:
     design: DesignMatrix
     parts: list[Part]
 
-    def training(self, left_out: int) -> Statistics:
-        """Give the statistics of the rows outside a fold; of all rows for ``left_out = n_splits``."""
-        others = [part for f, part in enumerate(self.parts) if f != left_out]
+    def whole(self) -> Statistics:
+        """Give the statistics of all rows."""
         with single_threaded_blas():
-            return self.set_up.finish(self.design, functools.reduce(self.set_up.combine, others))
+            return self.set_up.finish(self.design, functools.reduce(self.set_up.combine, self.parts))
+
+    def training_sets(self) -> Iterator[Statistics]:
+        """Give the statistics of the rows outside each fold, one fold after the other.
+
+        Notes
+        -----
+        Parts are merged, never subtracted: about ``K log2 K`` mergers of K folds, and ``log2 K``
+        parts beside them.
+        """
+        yield from self._outside(self.parts, None)
+
+    def _outside(self, parts: list[Part], rest: Part | None) -> Iterator[Statistics]:
+        """Merge all but one of ``parts``, for each of them, with the ``rest``."""
+        if len(parts) == 1:
+            assert rest is not None
+            with single_threaded_blas():
+                statistics = self.set_up.finish(self.design, rest)
+            yield statistics
+            return
+        half = len(parts) // 2
+        for inside, outside in ((parts[:half], parts[half:]), (parts[half:], parts[:half])):
+            with single_threaded_blas():
+                others = outside if rest is None else [rest, *outside]
+                merged = functools.reduce(self.set_up.combine, others)
+            yield from self._outside(inside, merged)
 
     def held_out(self, fold: int) -> Statistics:
         """Give the statistics of the rows of a fold, without their Gram matrix."""

@@ -62,9 +62,11 @@ def test_training_sets_leave_one_fold_out(seed, chunk_rows, folds, gram):
         (statistics,) = reduce(design, FoldSetUp(set_up, folds))
     rows = folds.of_rows(slice(0, len(X)), len(X))
     omega = None if test is None else test()
-    for fold in range(folds.n_splits + 1):
+    assert_statistics(statistics.whole(), X, Y, weight, omega)
+    for fold, found in enumerate(statistics.training_sets()):
         seen = rows != fold
-        assert_statistics(statistics.training(fold), X[seen], Y[seen], weight[seen], omega)
+        assert_statistics(found, X[seen], Y[seen], weight[seen], omega)
+    assert fold == folds.n_splits - 1
     for fold in range(folds.n_splits):
         held = rows == fold
         found = statistics.held_out(fold)
@@ -79,7 +81,11 @@ def test_sparse_rows():
     design = DesignMatrix(scipy.sparse.csr_array(X), Y, weight)
     (statistics,) = reduce(design, FoldSetUp(SetUp(gram=True), folds))
     seen = folds.of_rows(slice(0, len(X)), len(X)) != 1
-    assert_close(statistics.training(1).gram, Truth(X[seen], Y[seen], weight[seen]).gram, terms=100 * len(X))
+    assert_close(
+        list(statistics.training_sets())[1].gram,
+        Truth(X[seen], Y[seen], weight[seen]).gram,
+        terms=100 * len(X),
+    )
 
 
 def test_features():
@@ -87,7 +93,7 @@ def test_features():
     features = Fourier(20, length_scale=20.0)
     design = DesignMatrix(Stored(X), Y, features=features, precision="double")
     (statistics,) = reduce(design, FoldSetUp(SetUp(gram=True), ContiguousFolds(3)))
-    assert_statistics(statistics.training(0), features(X[30:]), Y[30:], np.ones(60))
+    assert_statistics(next(statistics.training_sets()), features(X[30:]), Y[30:], np.ones(60))
 
 
 @pytest.mark.parametrize("folds", [ContiguousFolds(3), HashedFolds(3)])
