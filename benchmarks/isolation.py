@@ -9,7 +9,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +62,7 @@ def run(command: Sequence[str], *, timeout: float | None = None) -> Finished:
             list(command), stdout=output, stderr=errors, cwd=ROOT, env=environment, start_new_session=True
         )
         peak, timed_out = 0, False
+        before = signal.signal(signal.SIGTERM, _leave)  # or the child would outlive us
         try:
             while process.poll() is None:
                 peak = max(peak, high_water(process.pid))
@@ -73,10 +74,15 @@ def run(command: Sequence[str], *, timeout: float | None = None) -> Finished:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
+            signal.signal(signal.SIGTERM, before)
         seconds = time.perf_counter() - began
         output.seek(0)
         errors.seek(0)
         return Finished(code, output.read(), errors.read(), seconds, peak, timed_out)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def high_water(pid: int | str = "self") -> int:
