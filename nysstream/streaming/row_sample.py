@@ -40,7 +40,10 @@ class RowSample(Reduction):
 
     def part_bytes(self, design: DesignMatrix) -> int:
         """Count the rows: all of them are held at the end."""
-        return int(self.rows.size * (design.row_bytes + 8))
+        row_bytes = design.row_bytes
+        if not design.source.sparse:
+            row_bytes = design.source.shape[1] * design.block_dtype.itemsize
+        return int(self.rows.size * (row_bytes + 8))
 
     def start(self, design: DesignMatrix, device: Device) -> Part:
         """Begin without rows."""

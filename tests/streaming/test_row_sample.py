@@ -59,3 +59,10 @@ def test_positions_are_distinct_ascending_and_repeatable(n_rows, n_sample):
 def test_every_position_is_as_likely():
     counts = np.bincount(np.concatenate([uniform_rows(8, 2, seed) for seed in range(2000)]), minlength=8)
     np.testing.assert_allclose(counts, 500, atol=5 * np.sqrt(500))
+
+
+def test_kept_rows_are_counted_in_the_bytes_they_take(rng):
+    design = DesignMatrix(Stored(rng.integers(0, 9, (50, 6)).astype(np.int8)))  # buffered as float32
+    sample = RowSample(np.arange(20))
+    ((kept, weight),) = reduce(design, sample)
+    assert sample.part_bytes(design) >= kept.nbytes + weight.nbytes
