@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(config, items):
         return
     not_run = pytest.mark.skip(reason="no CUDA device")
     for item in items:
-        if "gpu" in item.keywords:
+        if item.get_closest_marker("gpu"):
             item.add_marker(not_run)
 
 

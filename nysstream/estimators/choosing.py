@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nysstream.streaming import DesignMatrix
 
 #: Rows that the spectrum is estimated from.
-SAMPLE_ROWS = 1536
+SAMPLE_ROWS = 1024
 #: What a pass in double precision costs in single ones, where the products are arithmetic.
 _DOUBLE = 2.5
 #: Passes that remove the float32 error of a Gram matrix: one or two steps, and the verification.
@@ -95,8 +95,10 @@ def look_ahead(design: DesignMatrix, n_systems: int, n_tasks: int) -> Outlook:
         row_seconds = (time.perf_counter() - began) / len(rows) / n_tasks
     cached = design.source.resident or n * design.row_bytes <= design.cache_bytes
     read_seconds = 0.0 if cached else n * design.row_bytes / read_rate
-    Z = Z.astype(np.float64) - Z.mean(axis=0, dtype=np.float64)
-    values = scipy.linalg.eigvalsh(Z @ Z.T)[::-1]
+    # On one thread: an eigenvalue problem this small only waits for others on a busy machine.
+    with single_threaded_blas():
+        Z = Z - Z.mean(axis=0, dtype=np.float64).astype(Z.dtype)
+        values = scipy.linalg.eigvalsh((Z @ Z.T).astype(np.float64))[::-1]
     # The sample's small eigenvalues are noise: keep half, and the trace of the rest.
     kept = values[: max(1, min(len(rows) // 2, design.shape[1]))]
     scale = n / len(rows)
