@@ -168,9 +168,9 @@ class Sketch:
         r"""Bound the spectral norm of the error :math:`E` by its products with the probes.
 
         For the top eigenvector u of E, :math:`\|E G\| \ge \|E\| \|u^\top G\|`, where
-        :math:`\|u^\top G\|^2` is chi-squared with q degrees of freedom. Against the customary
-        bound, the largest :math:`10 \sqrt{2/\pi} \|E g_j\|` [1]_, the block norm gains a factor of
-        three or more at equal probability.
+        :math:`\|u^\top G\|^2` is chi-squared with q degrees of freedom. Against the
+        customary bound, the largest :math:`10 \sqrt{2/\pi} \|E g_j\|` [1]_, the block norm is up to
+        twice as tight at equal probability.
 
         References
         ----------
