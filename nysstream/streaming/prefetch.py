@@ -124,12 +124,14 @@ def read_blocks(
         yield from _direct(design, blocks, cost)
         return
     cache = block_cache(design, device)
-    wanted = [block for block in blocks if cache.get(block) is None]
+    # Looked up once: another fit on the same rows may fill the cache while this one reads.
+    held = {block: cache.get(block) for block in blocks}
+    wanted = [block for block in blocks if held[block] is None]
     reader = _Reader(design, wanted, device) if wanted else None
     row_bytes = design.row_bytes
     try:
         for a, b in blocks:
-            kept = cache.get((a, b))
+            kept = held[a, b]
             if kept is not None:
                 cost.bytes_from_cache += int((b - a) * row_bytes)
                 yield a, b, kept

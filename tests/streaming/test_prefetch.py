@@ -143,6 +143,17 @@ def test_cached_blocks_survive_the_refilling_of_slots(rng):
         np.testing.assert_array_equal(np.concatenate(rows), X)
 
 
+def test_another_fit_may_fill_the_cache_meanwhile(rng):
+    X = rng.standard_normal((160, 4))
+    design = DesignMatrix(Stored(X, chunk_rows=8), cache_bytes=X.nbytes)
+    mine, other = (read_blocks(design, all_blocks(design), CPU, Cost()) for _ in range(2))
+    rows = [next(mine)[2].copy()]
+    for _ in other:
+        pass
+    rows += [block.copy() for _, _, block in mine]
+    np.testing.assert_array_equal(np.concatenate(rows), X)
+
+
 def test_one_byte_too_few_leaves_one_block_to_read(rng):
     X = rng.standard_normal((160, 4))
     design = DesignMatrix(Stored(X, chunk_rows=8), cache_bytes=X.nbytes - 1)
