@@ -76,7 +76,9 @@ class TestColumns:
         X, y = np.array([[1.0, 2.0, 3.0]], dtype), np.array([5.0])
         model = self.fit(solver, X, y, fit_intercept=fit_intercept)
         assert_same_model(model, dense_ridge(X, y, fit_intercept=fit_intercept))
-        np.testing.assert_allclose(model.predict(X), dense_ridge(X, y, fit_intercept=fit_intercept).predict(X))
+        np.testing.assert_allclose(
+            model.predict(X), dense_ridge(X, y, fit_intercept=fit_intercept).predict(X)
+        )
 
     @pytest.mark.parametrize("y", [np.zeros(300), np.full(300, 0.1), np.full(300, -1e9)], ids=str)
     def test_constant_targets(self, problem, solver, dtype, y):

@@ -150,7 +150,9 @@ class TestAlphas:
         )
 
     def test_one_in_a_list_is_for_all_targets(self, problem):
-        assert_same_model(Ridge([2.0]).fit(problem.X, problem.Y), dense_ridge(problem.X, problem.Y, alpha=2.0))
+        assert_same_model(
+            Ridge([2.0]).fit(problem.X, problem.Y), dense_ridge(problem.X, problem.Y, alpha=2.0)
+        )
 
     def test_zero_among_them(self, problem):
         model = Ridge([0.0, 1.0]).fit(problem.X, problem.y)
@@ -187,7 +189,8 @@ class TestMethods:
         assert not np.array_equal(fits[0], fits[2])
         rng = np.random.default_rng(0)
         assert_same_model(
-            Ridge(rank=5, random_state=rng, tol=1e-9).fit(problem.X, problem.y), dense_ridge(problem.X, problem.y)
+            Ridge(rank=5, random_state=rng, tol=1e-9).fit(problem.X, problem.y),
+            dense_ridge(problem.X, problem.y),
         )
 
 
