@@ -14,6 +14,7 @@ from nysstream.errors import InputError
 from nysstream.estimators.choosing import Candidate, Outlook, candidates, look_ahead, sample_size
 from nysstream.features import Identity
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.sketching.factored import MAX_FACTORS
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.streaming import (
     Centering,
@@ -201,8 +202,8 @@ def _fit_memory(
     """Halve an automatic rank, then the concurrency, until the projected peak fits."""
     p = design.shape[1]
     limit = parse_memory(memory)
+    kind, threads = scheduler()  # may import a scheduler: before the process is measured
     base = {"process": resident_bytes(), "allowance": ALLOWANCE}
-    kind, threads = scheduler()
     for width in _widths(rank, p) if method == "nystrom" else [0]:
         n_probes = N_PROBES if 0 < width < p else 0
         for tasks in _halving(threads):
@@ -271,7 +272,13 @@ def _needs(
         factor["sketch"] = 7 * 8 * p * width
     if method == "gram":
         setup["Gram matrix"] = 8 * p * p
-        factor["Gram matrix"] = iterate["preconditioner"] = n_problems * 2 * 8 * p * p
+        factor["Gram matrix"] = iterate["preconditioner"] = 2 * 8 * p * p
+    if folds is not None and method == "gram":
+        # Beside each matrix a factor per shift, or its eigenvectors; and LAPACK's copy of one.
+        n_shifts = n_systems // (n_problems * max(1, design.n_targets))
+        factors = n_shifts if n_shifts <= MAX_FACTORS else 1
+        factor["Gram matrix"] = n_problems * 8 * p * p
+        iterate["preconditioner"] = (n_problems * (1 + factors) + 1) * 8 * p * p
     if folds is not None:
         # Sums of the folds, those that are merged into training sets, and the vectors so far.
         merging = 2 + n_parts.bit_length()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nysstream.sketching.preconditioner import Array, Shift
 
 #: Shifts up to this many are factored one by one; more share one eigendecomposition.
-_MAX_FACTORS = 3
+MAX_FACTORS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Factored(Preconditioner):
 
     def _solve(self, mu: float, B: NDArray[np.float64]) -> NDArray[np.float64]:
         with self._lock:
-            if mu > 0 and mu not in self._factors and not self._eigen and self.n_shifts <= _MAX_FACTORS:
+            if mu > 0 and mu not in self._factors and not self._eigen and self.n_shifts <= MAX_FACTORS:
                 factor = self._cholesky(mu)
                 if factor is not None:
                     self._factors[mu] = factor

@@ -218,8 +218,8 @@ class TestFolds:
 def slow_problem():
     """Rows whose systems need tens of iterations."""
     rng = np.random.default_rng(0)
-    X = with_singular_values(1000, np.sqrt(1000) / np.arange(1, 101), rng).astype(np.float32)
-    return X, X @ rng.standard_normal(100) + rng.standard_normal(1000)
+    X = with_singular_values(400, np.sqrt(400) / np.arange(1, 61), rng).astype(np.float32)
+    return X, X @ rng.standard_normal(60) + rng.standard_normal(400)
 
 
 class TestPasses:
