@@ -222,3 +222,18 @@ def test_history_and_trace(problem):
     assert {"seconds", "peak_bytes", "memory_limit_bytes", "objective", "n_rows", "n_features"} <= set(
         result.stats
     )
+
+
+@pytest.mark.parametrize("mapping", ["relu:60", "fourier:60,length_scale=5", None])
+def test_what_is_cached_does_not_change_the_bits(mapping, monkeypatch):
+    monkeypatch.setattr("nysstream.streaming.partition.BLOCK_BYTES", 16 << 10)
+    X = np.random.default_rng(0).standard_normal((1_001, 17)).astype(np.float32)
+    y = np.sin(X[:, 0]) + X[:, 1]
+    coefs = []
+    for spare in (0, X.nbytes // 2, 3 * X.nbytes, 1 << 30):
+        monkeypatch.setattr("nysstream.memory.Budget.spare", spare)
+        model = Ridge(features=mapping, solver="cg", tol=1e-4).fit(Stored(X, chunk_rows=7), y)
+        coefs.append(model.coef_)
+    assert model.result_.stats["bytes_from_cache"] > 0
+    for coef in coefs:
+        np.testing.assert_array_equal(coef, coefs[0])
