@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask.delayed import delayed
+from dask.delayed import Delayed, delayed
 
 from nysstream.arrays import single_threaded_blas, to_host
 from nysstream.errors import InputError
@@ -84,18 +84,22 @@ def reduce(design: DesignMatrix, *reductions: Reduction, compute: bool = True, n
 
 
 def _tree(design: DesignMatrix, reductions: Sequence[Reduction], job: Any, key: str) -> Any:
-    """Build the lazy ``(parts, cost)`` over all rows."""
-    run, add = delayed(_run_partition, pure=False), delayed(_add_parts, pure=False)
-    level = [run(job, i, dask_key_name=f"{key.format('')}-{i}") for i in range(len(design.partitions))]
+    """Build the lazy ``(parts, cost)`` over all rows.
+
+    The graph is written out, since calls of delayed functions search and tokenize their arguments:
+    for a pass over resident rows that would be a tenth of its time.
+    """
+    graph = dict(job.dask)
+    level = [f"{key.format('')}-{i}" for i in range(len(design.partitions))]
+    graph.update({task: (_run_partition, job.key, i) for i, task in enumerate(level)})
     width = arity(design, reductions)
     for depth in itertools.count(1):
         if len(level) == 1:
             break
-        level = [
-            add(job, level[i : i + width], dask_key_name=f"{key.format('sum-')}-{depth}-{i // width}")
-            for i in range(0, len(level), width)
-        ]
-    return level[0]
+        below = [level[i : i + width] for i in range(0, len(level), width)]
+        level = [f"{key.format('sum-')}-{depth}-{i}" for i in range(len(below))]
+        graph.update({task: (_add_parts, job.key, keys) for task, keys in zip(level, below, strict=True)})
+    return Delayed(level[0], graph)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
