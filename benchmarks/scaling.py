@@ -32,7 +32,7 @@ def measure(
     """Time passes over the leading rows of a store, and take the peak of this process."""
     from nysstream.memory import peak_resident_bytes, resident_bytes
 
-    source = open_source(path).restrict(slice(0, rows))
+    source = Repeated(open_source(path), rows)
     operator = GramOperator(DesignMatrix(source, device=device))
     V = np.random.default_rng(0).standard_normal((columns, k))
     before, seconds = resident_bytes(), []
@@ -66,7 +66,7 @@ def run(settings: Settings) -> list[Row]:
     n, p = scale.n_rows, scale.n_columns
     base = {"rows": n // 4, "columns": p, "k": 1, "workers": cores}
     axes: dict[str, list[int]] = {
-        "rows": [n // 16, n // 4, n],
+        "rows": [n // 4, n, 4 * n],  # fewer would not fill the buffers
         "k": [1, 8, 64, min(p, 512)],
         "workers": sorted({1, cores, 2 * cores}),
         "columns": [p // 4, p, 4 * p],
@@ -143,6 +143,36 @@ def _rows(axis: str, values: list[int], found: list[dict[str, Any]]) -> list[Row
             )
         )
     return rows
+
+
+class Repeated(RowSource):
+    """The rows of a source, over and over: many more than the disk need hold."""
+
+    def __init__(self, source: RowSource, n_rows: int) -> None:
+        self.source, self.name = source, source.name
+        self.shape, self.dtype = (n_rows, source.shape[1]), source.dtype
+        self.chunk_rows = source.chunk_rows
+
+    @property
+    def fingerprint(self) -> str:
+        """Add the number of rows to the source's own."""
+        return f"{self.source.fingerprint}-{self.shape[0]}"
+
+    @property
+    def decode_bytes(self) -> int:
+        """As the source."""
+        return self.source.decode_bytes
+
+    def read(self, rows: slice, out: Any = None) -> Any:
+        """Read from wherever the rows begin in the source, as often as it ends."""
+        out = np.empty((rows.stop - rows.start, self.shape[1]), self.dtype) if out is None else out
+        done, total = 0, self.source.shape[0]
+        while done < len(out):
+            first = (rows.start + done) % total
+            count = min(total - first, len(out) - done)
+            self.source.read(slice(first, first + count), out[done : done + count])
+            done += count
+        return out
 
 
 class Hollow(RowSource):

@@ -11,6 +11,7 @@ from benchmarks import machine, stores
 from benchmarks.__main__ import SUITE, main
 from benchmarks.measuring import SCALES, Row, Settings, median_ratio, side_by_side
 from benchmarks.passes import roofline
+from benchmarks.scaling import Repeated
 from benchmarks.table import as_markdown, as_text
 from nysstream.sources import open as open_source
 
@@ -83,6 +84,15 @@ def test_stores_hold_the_same_matrix_in_every_layout(folder):
     for store in stores.STORES.values():
         source = open_source(str(store.made(settings)), store.dataset)
         np.testing.assert_array_equal(source.read(slice(0, TOY.n_rows)), expected, err_msg=store.name)
+
+
+def test_a_repeated_source_gives_its_rows_again_and_again(folder):
+    settings = Settings(TOY, "cpu", 1, folder)
+    source = open_source(str(stores.STORES["npy"].made(settings)))
+    once = source.read(slice(0, TOY.n_rows))
+    longer = Repeated(source, 3 * TOY.n_rows)
+    rows = slice(TOY.n_rows - 5, 2 * TOY.n_rows + 7)
+    np.testing.assert_array_equal(longer.read(rows), np.concatenate([once[-5:], once, once[:7]]))
 
 
 def test_a_store_is_written_once(folder):
