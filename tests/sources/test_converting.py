@@ -284,8 +284,9 @@ def test_ctrl_c_leaves_nothing(tmp_path, order):
 
 
 PEAK = """
-import resource, sys
+import sys
 import numpy as np
+from nysstream.memory import peak_resident_bytes
 from nysstream.sources.base import RowSource
 from nysstream.sources.converting import convert
 
@@ -302,7 +303,7 @@ source = Generated()
 source.shape = (int(sys.argv[2]), 100)
 for name, settings in (("plain", {}), ("shuffled", {"shuffle": 1})):
     convert(source, f"{sys.argv[1]}/{name}-{source.shape[0]}", memory="400MiB", **settings)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(peak_resident_bytes() >> 20)
 """
 
 
