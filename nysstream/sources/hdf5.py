@@ -29,8 +29,8 @@ class HDF5Source(RowSource):
     """Rows of an HDF5 dataset.
 
     HDF5 has one lock for everything, decompression included. So the byte ranges of a dataset are
-    asked for once; contiguous data and chunks without a filter, or with gzip, shuffle, Fletcher-32,
-    zstd or blosc, are then read and decoded in the thread that reads, side by side with others.
+    asked for once; contiguous data and chunks without a filter, or with gzip, LZF, shuffle,
+    Fletcher-32, zstd or blosc, are then read and decoded in the thread that reads, side by side with others.
     Everything else goes through h5py.
 
     Parameters

@@ -10,6 +10,7 @@ import numpy as np
 from nysstream.sources.chunks import ChunkLayout
 from nysstream.sources.decoding import Blosc, Deflate, Fletcher, Step, Unshuffle, Zstd, supported
 from nysstream.sources.files import OpenFile
+from nysstream.sources.lzf import LZF, lzf_decompress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,6 +125,8 @@ def _steps(dataset: Any) -> list[Step] | None:
                 steps.append(Unshuffle(dataset.dtype.itemsize))
             case h5py.h5z.FILTER_FLETCHER32:
                 steps.append(Fletcher())
+            case h5py.h5z.FILTER_LZF if lzf_decompress() is not None:
+                steps.append(LZF())
             case 32001:  # registered number of blosc
                 steps.append(Blosc())
             case 32015:  # registered number of zstd
