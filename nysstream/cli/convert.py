@@ -11,6 +11,7 @@ from nysstream.cli.options import Json, Overwrite, Rows, open_beside
 from nysstream.cli.printing import by, print_json, print_table, two_columns
 from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, command
+from nysstream.errors import InputError
 from nysstream.sources import converting
 from nysstream.sources.listing import sequential_format
 from nysstream.sources.locations import is_url
@@ -24,10 +25,13 @@ def convert(
         str,
         typer.Argument(
             metavar="SRC",
-            help="Zarr store, HDF5 or .npy file; CSV, Parquet or LIBSVM files, or a directory of them.",
+            help="Zarr store, HDF5 or .npy file; sparse .npz file of SciPy; CSV, Parquet or LIBSVM files, or "
+            "a directory of them.",
         ),
     ],
-    destination: Annotated[str, typer.Argument(metavar="DEST", help="Zarr group to write.")],
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="Zarr group to write; sparse rows also to an HDF5 file.")
+    ],
     data: Annotated[
         str | None, typer.Option("--data", metavar="NAME", help="Array of SRC that becomes x.")
     ] = None,
@@ -47,10 +51,14 @@ def convert(
         ),
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", metavar="csv|parquet|libsvm", help="Read files as this.")
+        str | None, typer.Option("--format", metavar="csv|parquet|libsvm|npz", help="Read files as this.")
     ] = None,
     delimiter: Annotated[str | None, typer.Option("--delimiter", help="Of CSV.")] = None,
     no_header: Annotated[bool, typer.Option("--no-header", help="The first line of CSV is data.")] = False,
+    n_features: Annotated[
+        int | None,
+        typer.Option("--n-features", min=1, help="Columns of LIBSVM text; as many as are found by default."),
+    ] = None,
     rows: Rows = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Of x; as stored by default.")] = None,
     chunk_rows: Annotated[
@@ -65,7 +73,7 @@ def convert(
     ] = None,
     dense: Annotated[
         bool | None,
-        typer.Option("--dense/--no-dense", help="Whether very sparse rows may be written as dense ones."),
+        typer.Option("--dense/--no-dense", help="Whether sparse rows are written as dense ones."),
     ] = None,
     memory: Annotated[
         str, typer.Option("--memory", metavar="SIZE", help="Limit for the whole process.")
@@ -74,12 +82,17 @@ def convert(
     json: Json = False,
 ) -> int:
     """Write rows from any format as row-chunked Zarr, which streams fastest, as arrays x, y and weight."""
-    stored = sequential_format(source, format) is None
+    stored = sequential_format(source, format) in (None, "npz")
     options: dict[str, Any] = {}
     if delimiter is not None:
         options["delimiter"] = delimiter
     if no_header:
         options["header"] = False
+    if n_features is not None:
+        if sequential_format(source, format) != "libsvm":
+            message = f"--n-features is about LIBSVM text, and {source} is none: leave it out"
+            raise InputError(message)
+        options["n_features"] = n_features
     with ProgressLine() as line:
         written = converting.convert(
             source,
@@ -109,6 +122,7 @@ def convert(
             name: {"shape": list(layout.shape(written.n_rows)), "dtype": str(layout.dtype)}
             for name, layout in written.layouts.items()
         },
+        "n_entries": written.nnz,
     }
     if json:
         print_json(record)
@@ -117,8 +131,13 @@ def convert(
             (f"Array {name}", f"{by(layout.shape(written.n_rows))} {layout.dtype}")
             for name, layout in written.layouts.items()
         ]
-        chunks = f"{written.chunk_rows:,} rows each"
-        print_table(two_columns([("Store", written.target), *shapes, ("Chunks", chunks)]))
+        lines = [("Store", written.target), *shapes]
+        if written.nnz is None:
+            lines.append(("Chunks", f"{written.chunk_rows:,} rows each"))
+        else:
+            density = written.nnz / (written.n_rows * written.layouts["x"].n_columns)
+            lines.append(("Entries", f"{written.nnz:,} of x, {density:.2%}"))
+        print_table(two_columns(lines))
     return CONVERGED
 
 

@@ -34,7 +34,8 @@ def _lines(array: StoredArray) -> list[tuple[str, str]]:
     committed = array.committed_rows
     return [
         ("  Shape", by(array.shape) or "scalar"),
-        ("  Type", array.dtype),
+        ("  Type", array.dtype if array.n_entries is None else f"{array.dtype}, sparse rows (CSR)"),
+        ("  Entries", "" if array.n_entries is None else _entries(array)),
         ("  Chunks", "one piece" if array.chunks is None else by(array.chunks)),
         ("  Codec", array.codec),
         ("  Size", f"{wording.size(array.nbytes)}, {wording.size(array.stored_bytes)} stored"),
@@ -42,3 +43,8 @@ def _lines(array: StoredArray) -> list[tuple[str, str]]:
         ("  Fingerprint", array.fingerprint or ""),
         *[("  Advice", text) for text in array.advice],
     ]
+
+
+def _entries(array: StoredArray) -> str:
+    size = array.shape[0] * array.shape[1]
+    return f"{array.n_entries or 0:,}, {(array.n_entries or 0) / max(1, size):.2%}"

@@ -13,6 +13,7 @@ import zarr
 from nysstream.errors import InputError, SourceError
 from nysstream.sources import HDF5Source, NpySource, ZarrSource
 from nysstream.sources import open as open_source
+from nysstream.sources.csr_groups import sparse_encoding
 from nysstream.sources.hdf5_layout import chunk_index, contiguous_offset
 from nysstream.sources.hdf5_members import open_file
 from nysstream.sources.locations import checked_location, local_path
@@ -49,6 +50,9 @@ class StoredArray:
         None where the array cannot be streamed.
     advice : list of str
         What to know before streaming it.
+    n_entries : int or None
+        Stored entries of a sparse matrix, whose arrays are not listed one by one; chunks and codec are
+        those of its values. None of a dense one.
     """
 
     name: str
@@ -61,6 +65,7 @@ class StoredArray:
     committed_rows: int | None = None
     fingerprint: str | None = None
     advice: list[str] = field(default_factory=list)
+    n_entries: int | None = None
 
 
 def stored_arrays(url: str, name: str | None = None) -> list[StoredArray]:
@@ -119,7 +124,16 @@ def _npy(location: str) -> StoredArray:
 def _hdf5(location: str) -> Iterator[StoredArray]:
     with open_file(local_path(location) or location) as file:
         datasets: list[Any] = []
-        file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
+        groups = {file.name: file} if sparse_encoding(file.attrs) else {}
+
+        def visit(_: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                datasets.append(item)
+            elif sparse_encoding(item.attrs):
+                groups[item.name] = item
+
+        file.visititems(visit)
+        parts: dict[str, list[StoredArray]] = {name: [] for name in groups}
         for item in datasets:
             shape = item.shape or ()
             numeric = item.dtype.kind in "fiub"
@@ -138,7 +152,13 @@ def _hdf5(location: str) -> Iterator[StoredArray]:
                 item.id.get_storage_size(),
                 advice=advice,
             )
-            yield _identified(found, location, item.name)
+            parent = item.name.rpartition("/")[0] or "/"
+            if parent in parts:
+                parts[parent].append(found)
+            else:
+                yield _identified(found, location, item.name)
+        for name, group in groups.items():
+            yield _sparse(name.strip("/"), dict(group.attrs), parts[name], location)
 
 
 def _zarr(location: str) -> Iterator[StoredArray]:
@@ -154,6 +174,8 @@ def _zarr(location: str) -> Iterator[StoredArray]:
     except Exception as error:  # each kind of damage has errors of its own
         message = f"{location} cannot be opened: {type(error).__name__}: {error}"
         raise SourceError(message) from error
+    groups = {item.path: item for item in [node, *members] if _is_sparse(item)}
+    parts: dict[str, list[StoredArray]] = {path: [] for path in groups}
     for array in sorted(
         (item for item in members if isinstance(item, zarr.Array)), key=lambda item: item.path
     ):
@@ -174,7 +196,45 @@ def _zarr(location: str) -> Iterator[StoredArray]:
             committed if isinstance(committed, int) else None,
             advice=advice,
         )
-        yield _identified(found, location, array.path)
+        parent = array.path.rpartition("/")[0]
+        if parent in parts:
+            parts[parent].append(found)
+        else:
+            yield _identified(found, location, array.path)
+    for path, group in sorted(groups.items()):
+        yield _sparse(path, dict(group.attrs), parts[path], location)
+
+
+def _is_sparse(item: Any) -> bool:
+    return isinstance(item, zarr.Group) and sparse_encoding(item.attrs) is not None
+
+
+def _sparse(name: str, attributes: dict[str, Any], parts: list[StoredArray], location: str) -> StoredArray:
+    """Describe a sparse matrix by its arrays."""
+    try:
+        shape = tuple(int(side) for side in np.ravel(attributes.get("shape", ())))
+    except (TypeError, ValueError):
+        shape = ()
+    committed = attributes.get("committed_rows")
+    found = {part.name.rpartition("/")[2]: part for part in parts}
+    data = found.get("data")
+    advice = [f"{part.name}: {text}" for part in parts for text in part.advice]
+    return _identified(
+        StoredArray(
+            name,
+            shape,
+            data.dtype if data else "none",
+            data.chunks if data else None,
+            data.codec if data else "none",
+            sum(part.nbytes for part in parts),
+            sum(part.stored_bytes for part in parts),
+            int(committed) if isinstance(committed, int | np.integer) else None,
+            advice=advice,
+            n_entries=data.shape[0] if data else 0,
+        ),
+        location,
+        name or None,
+    )
 
 
 def _zarr_codec(array: zarr.Array[Any]) -> str:

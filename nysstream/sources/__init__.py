@@ -7,6 +7,7 @@ from typing import Any
 from nysstream.sources.array import ArraySource
 from nysstream.sources.base import RowRange, RowSource
 from nysstream.sources.csr import CSRSource
+from nysstream.sources.csr_store import StoredCSR
 from nysstream.sources.dask import DaskSource
 from nysstream.sources.hdf5 import HDF5Source
 from nysstream.sources.npy import NpySource
@@ -21,6 +22,7 @@ SOURCES: dict[str, Any] = {
     "dask": DaskSource,
     "hdf5": HDF5Source,
     "zarr": ZarrSource,
+    "stored_csr": StoredCSR,
 }
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "NpySource",
     "RowRange",
     "RowSource",
+    "StoredCSR",
     "ZarrSource",
     "as_source",
     "open",

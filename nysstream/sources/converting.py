@@ -1,4 +1,4 @@
-"""Convert whatever holds rows to row-chunked Zarr, which streams fastest."""
+"""Convert whatever holds rows to row-chunked Zarr, which streams fastest; sparse rows stay sparse."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask.utils import format_bytes
 from zarr.abc.store import Store
 
 from nysstream.errors import InputError
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.sources.csr_converting import as_sparse, write_sparse
+from nysstream.sources.csr_hdf5 import is_hdf5_name
 from nysstream.sources.layout import Layout, default_chunk_rows, storable_dtype
 from nysstream.sources.libsvm import LIBSVM
-from nysstream.sources.sequential import SourceStream, open_stream
+from nysstream.sources.sequential import open_stream
 from nysstream.sources.shuffling import shuffled
 from nysstream.sources.stream import check_finite
 from nysstream.sources.writing import RowWriter, check_target, locate, write_threads
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from nysstream.sources.stream import Blocks, RowStream
 
 BLOCK_BYTES = 8 << 20
-SPARSE_DENSITY = 0.05
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,16 @@ class Conversion:
     layouts : dict of str to Layout
         Columns, dtype and column names of each array.
     chunk_rows : int
-        Rows per chunk.
+        Rows per chunk; where ``x`` is sparse, of everything else.
+    nnz : int or None
+        Entries of a sparse ``x``; None of a dense one.
     """
 
     target: str
     n_rows: int
     layouts: dict[str, Layout]
     chunk_rows: int
+    nnz: int | None = None
 
 
 def convert(
@@ -77,15 +80,18 @@ def convert(
 ) -> Conversion:
     """Write rows as a Zarr group of row-chunked arrays ``x`` and, where given, ``y`` and ``weight``.
 
-    Nothing appears at ``path`` before everything has been written; see :class:`RowWriter`.
+    Rows that are sparse become a group ``x`` in AnnData's layout of CSR, which :func:`nysstream.open`
+    reads. Nothing appears at ``path`` before everything has been written; see :class:`RowWriter`.
 
     Parameters
     ----------
     source : str, path, array or RowSource, shape (n, p)
-        CSV, Parquet or LIBSVM files (one, a directory or a glob of them), told by their suffix;
-        anything that :func:`nysstream.open` opens; or anything that holds rows in memory or lazily.
+        CSV, Parquet or LIBSVM files (one, a directory or a glob of them), told by their suffix; a
+        ``.npz`` file of ``scipy.sparse.save_npz``; anything that :func:`nysstream.open` opens; or
+        anything that holds rows in memory or lazily.
     path : str, pathlib.Path or zarr.abc.store.Store
-        Where the group goes.
+        Where the group goes. Sparse rows also go to an HDF5 file, named ``*.h5``, ``*.hdf5`` or
+        ``*.h5ad``.
     name : str, optional
         Which array of an HDF5 file or Zarr group is ``x``.
     target : optional
@@ -95,20 +101,22 @@ def convert(
         Becomes ``weight``; given like ``target``.
     columns : sequence of str, optional
         Columns of a table that make ``x``; by default all that are neither target nor weight.
-    format : {"csv", "parquet", "libsvm"}, optional
+    format : {"csv", "parquet", "libsvm", "npz"}, optional
         Read files as this, whatever their suffix.
     rows : slice, optional
         Only this contiguous run of rows.
     dtype : dtype, optional
-        Dtype of ``x``; by default as stored, float64 for text.
+        Dtype of ``x``; by default as stored, float64 for text. Sparse rows of text become float32
+        where that holds every value as it is.
     chunk_rows, codec, checksum, overwrite
-        As for :class:`RowWriter`.
+        As for :class:`RowWriter`. Sparse rows have chunks of 1 MiB, and ``chunk_rows`` is about
+        what goes with them.
     shuffle : int, optional
         Seed of a random order of the rows, which depends on the seed and the number of rows only.
         Needs as much disk beside ``path`` as the decoded rows take, for the time being.
     dense : bool, optional
-        Whether sparse data may be written as dense rows. By default they may be if at least one
-        entry in twenty is stored or if the dense rows fit in ``memory``.
+        Whether sparse rows are written as dense ones. By default they stay sparse; LIBSVM text is
+        sparse if fewer than one entry in twenty is given.
     memory : int or str
         Limit on the memory of the whole process, rows that it holds already not counted.
     progress : callable, optional
@@ -136,7 +144,8 @@ def convert(
     Notes
     -----
     Cost: one pass over the source (two readings of LIBSVM text), one writing; a shuffle writes and
-    reads the rows once more. Memory does not grow with n.
+    reads the rows once more. Memory does not grow with n, except that a ``.npz`` file which is not
+    stored by rows is ordered in memory.
     """
     check_target(path, overwrite=overwrite)
     limit = parse_memory(memory)
@@ -144,15 +153,41 @@ def convert(
         message = f"shuffle={shuffle}: give a non-negative seed, or None to keep the order"
         raise InputError(message)
     settings = {"name": name, "target": target, "weight": weight, "columns": columns, "format": format}
-    stream = open_stream(source, **settings, **options)
+    stream = open_stream(source, **settings, memory_bytes=limit, **options)
+    sparse = as_sparse(stream, dense)
     start, stop = _run_of_rows(stream, rows)
     layouts = dict(stream.layouts)
     if dtype is not None:
         layouts["x"] = _with_dtype(stream, dtype)
-    _refuse_sparse(stream, layouts["x"], limit, dense)
     n_rows = None if stop is None else stop - start
     if n_rows == 0:
         message = f"{stream.name} holds no rows to convert"
+        raise InputError(message)
+    if sparse is not None:
+        if shuffle is not None:
+            message = (
+                f"{stream.name}: shuffle= reorders dense rows only; shuffle sparse ones where they are made, "
+                "or pass dense=True"
+            )
+            raise InputError(message)
+        if dtype is None and isinstance(stream, LIBSVM):
+            stream.scan()
+            layouts["x"] = replace(layouts["x"], dtype=np.dtype(np.float32 if stream.narrow else np.float64))
+        written = write_sparse(
+            sparse,
+            path,
+            layouts,
+            (start, stop),
+            limit=limit,
+            chunk_rows=chunk_rows,
+            progress=progress,
+            codec=codec,
+            checksum=checksum,
+            overwrite=overwrite,
+        )
+        return Conversion(written.name, written.rows_appended, layouts, written.chunk_rows, written.nnz)
+    if not isinstance(path, Store) and is_hdf5_name(path):
+        message = f"{os.fspath(path)}: dense rows are written as Zarr; choose another name, such as x.zarr"
         raise InputError(message)
     block_rows, shuffle_bytes = _plan(stream, layouts, chunk_rows, limit, shuffle is not None)
     with ExitStack() as stack:
@@ -211,25 +246,6 @@ def _with_dtype(stream: RowStream, dtype: DTypeLike) -> Layout:
         message = f"{stream.name}: {layout.dtype} values do not fit {wanted}; choose a floating dtype"
         raise InputError(message)
     return replace(layout, dtype=wanted)
-
-
-def _refuse_sparse(stream: RowStream, layout: Layout, limit: int, dense: bool | None) -> None:
-    if isinstance(stream, LIBSVM):
-        density = stream.density
-    elif isinstance(stream, SourceStream) and stream.sources["x"].sparse:
-        first: Any = stream.sources["x"].read(slice(0, min(1000, stream.n_rows or 0)))
-        density = first.nnz / max(1, first.shape[0] * first.shape[1])
-    else:
-        return
-    size = (stream.n_rows or 0) * layout.row_bytes
-    if dense or (dense is None and (density is None or density >= SPARSE_DENSITY or size <= limit)):
-        return
-    message = (
-        f"{stream.name}: {density or 0:.2%} of the entries are stored, and dense rows would take "
-        f"{format_bytes(size)} before compression; a sparse layout is not written yet. Pass dense=True "
-        "to write dense rows all the same (zeros compress well), or solve from a CSR matrix in memory"
-    )
-    raise InputError(message)
 
 
 def _plan(

@@ -10,6 +10,7 @@ import h5py
 
 from nysstream.errors import InputError, SourceError
 from nysstream.sources.checking import reason
+from nysstream.sources.csr_groups import SparseGroup, sparse_encoding
 
 _CONSENT = "pass allow_external=True if you trust it"
 
@@ -41,6 +42,8 @@ def find_dataset(file: Any, name: str | None, path: str, *, allow_external: bool
     ------
     InputError
         If ``name`` is None and the file holds no matrix, or several; or if it is a group.
+    SparseGroup
+        If what is found is a group that holds a sparse matrix.
     SourceError
         If there is no such dataset, or it is a link to another file.
     """
@@ -54,7 +57,9 @@ def find_dataset(file: Any, name: str | None, path: str, *, allow_external: bool
         found = file.get(name)
         if isinstance(found, h5py.Dataset):
             return found
-        listing = ", ".join(f"{item.name} {item.shape}" for item in _datasets(file)) or "none"
+        if isinstance(found, h5py.Group) and sparse_encoding(found.attrs):
+            raise sparse_group(found, name, path)
+        listing = _shown(*_members(file))
     except (OSError, RuntimeError, KeyError) as error:
         if isinstance(error, SourceError):
             raise
@@ -84,24 +89,47 @@ def refuse_external(dataset: Any, name: str) -> None:
 
 
 def _only_matrix(file: Any, path: str) -> Any:
-    datasets = _datasets(file)
-    matrices = [item for item in datasets if item.shape is not None and len(item.shape) == 2] or datasets
-    if len(matrices) != 1:
-        found = ", ".join(f"{item.name} {item.shape}" for item in datasets) or "none"
+    if sparse_encoding(file.attrs):
+        raise sparse_group(file, "/", path)
+    datasets, groups = _members(file)
+    matrices = [item for item in datasets if item.shape is not None and len(item.shape) == 2]
+    matrices = matrices or ([] if groups else datasets)
+    if len(matrices) + len(groups) != 1:
+        found = _shown(datasets, groups)
         message = f"{path} does not hold exactly one matrix; name one of its datasets: {found}"
         raise InputError(message)
+    if groups:
+        raise sparse_group(groups[0], groups[0].name, path)
     return matrices[0]
 
 
-def _datasets(file: Any) -> list[Any]:
-    found: list[Any] = []
+def sparse_group(group: Any, name: str, path: str) -> SparseGroup:
+    """Say what there is to know of a group that holds a sparse matrix."""
+    attributes = dict(group.attrs)
+    where = f"{path}[{name.strip('/')}]" if name.strip("/") else path
+    return SparseGroup(name, attributes, attributes.get("committed_rows"), where)
+
+
+def _shown(datasets: list[Any], groups: list[Any]) -> str:
+    shown = [f"{item.name} {item.shape}" for item in datasets]
+    shown += [f"{group.name} (a sparse matrix)" for group in groups]
+    return ", ".join(shown) or "none"
+
+
+def _members(file: Any) -> tuple[list[Any], list[Any]]:
+    """List datasets, and groups that hold a sparse matrix, whose own datasets do not count."""
+    datasets: list[Any] = []
+    groups: list[Any] = []
 
     def visit(_: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            found.append(item)
+            datasets.append(item)
+        elif sparse_encoding(item.attrs):
+            groups.append(item)
 
     file.visititems(visit)  # follows no soft or external links
-    return found
+    inside = tuple(f"{group.name}/" for group in groups)
+    return [item for item in datasets if not item.name.startswith(inside)], groups
 
 
 def _external_link(file: Any, name: str, depth: int = 0) -> str | None:

@@ -1,4 +1,4 @@
-"""Read LIBSVM (svmlight) text in bounded memory, as dense rows."""
+"""Read LIBSVM (svmlight) text in bounded memory, as sparse or dense rows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nysstream.errors import InputError, SourceError
+from nysstream.sources.csr_checking import csr_rows
+from nysstream.sources.csr_streams import SparseStream
 from nysstream.sources.layout import Layout
 from nysstream.sources.listing import SUFFIXES, find_files
-from nysstream.sources.stream import RowStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
     from scipy.sparse import csr_matrix
 
+    from nysstream.sources.csr_streams import SparseBlock
     from nysstream.sources.stream import Blocks
 
 TEXT_BYTES = 4 << 20
 
 
-class LIBSVM(RowStream):
-    """Rows of LIBSVM text: labels become ``y``, features a dense ``x``.
+class LIBSVM(SparseStream):
+    """Rows of LIBSVM text: labels become ``y``, features a sparse or dense ``x``.
 
     Parameters
     ----------
@@ -57,8 +59,11 @@ class LIBSVM(RowStream):
     ----------
     density : float or None
         Fraction of entries that are stored in the text, once it has been read through.
+    narrow : bool
+        Whether float32 holds every value as it is; false before the text has been read through.
     """
 
+    narrow = False
     scratch_bytes = 12 * TEXT_BYTES
 
     def __init__(
@@ -73,6 +78,9 @@ class LIBSVM(RowStream):
         self.files = find_files(path, SUFFIXES["libsvm"])
         self.density: float | None = None
         self._starts: list[int] = []
+        if n_features is not None and n_features < 1:
+            message = f"n_features={n_features}: there is at least one column"
+            raise InputError(message)
         if n_features is None or zero_based == "auto":
             n_features, zero_based = self._scan(n_features, zero_based)
         self.zero_based = bool(zero_based)
@@ -84,19 +92,24 @@ class LIBSVM(RowStream):
     def blocks(self, block_rows: int) -> Iterator[Blocks]:
         """Yield dense rows and their labels in order."""
         layout = self.layouts["x"]
-        offset = 0 if self.zero_based else 1
-        for first_row, entries, labels in self._parts():
-            if (
-                entries.nnz
-                and not offset <= entries.indices.min() <= entries.indices.max() < layout.n_columns + offset
-            ):
-                raise InputError(self._bad_index(entries, first_row, offset))
+        for entries, labels in self._checked():
             for start in range(0, len(labels), block_rows):
                 part = entries[start : start + block_rows]
                 rows = np.zeros((part.shape[0], layout.n_columns), layout.dtype)
                 where = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-                rows[where, part.indices - offset] = part.data
+                rows[where, part.indices] = part.data
                 yield {"x": rows, "y": labels[start : start + block_rows]}
+
+    def sparse_blocks(self, block_entries: int) -> Iterator[SparseBlock]:
+        """Yield what some megabytes of text hold, whatever ``block_entries``."""
+        n_columns = self.layouts["x"].n_columns
+        for entries, labels in self._checked():
+            yield csr_rows(entries.data, entries.indices, entries.indptr, n_columns), {"y": labels}
+
+    def scan(self) -> None:
+        """Read the text through, unless that was done: for its number of rows, density and values."""
+        if self.n_rows is None:
+            self._scan(self.layouts["x"].n_columns, self.zero_based)
 
     def where(self, row: int) -> str:
         """Name the file and the row in it."""
@@ -104,14 +117,16 @@ class LIBSVM(RowStream):
         return f"{self.files[index]}, row {row - self._starts[index]} (counted from 0)"
 
     def _scan(self, n_features: int | None, zero_based: bool | Literal["auto"]) -> tuple[int, bool]:
-        lowest, highest, n_rows, n_entries = 1, 0, 0, 0
+        lowest, highest, n_rows, n_entries, narrow = 1, 0, 0, 0, True
         for _, entries, labels in self._parts():
             n_rows += len(labels)
             n_entries += entries.nnz
+            with np.errstate(over="ignore"):
+                narrow = narrow and bool((entries.data.astype(np.float32) == entries.data).all())
             if entries.nnz:
                 lowest = min(lowest, int(entries.indices.min()))
                 highest = max(highest, int(entries.indices.max()))
-        self.n_rows = n_rows
+        self.n_rows, self.narrow = n_rows, narrow
         if zero_based == "auto":
             zero_based = lowest == 0
         if n_features is None:
@@ -121,6 +136,18 @@ class LIBSVM(RowStream):
             raise InputError(message)
         self.density = n_entries / max(1, n_rows * n_features)
         return n_features, zero_based
+
+    def _checked(self) -> Iterator[tuple[csr_matrix, NDArray[Any]]]:
+        """Read entries whose columns exist and count from 0, and labels."""
+        offset, n_columns = (0 if self.zero_based else 1), self.layouts["x"].n_columns
+        for first_row, entries, labels in self._parts():
+            if (
+                entries.nnz
+                and not offset <= entries.indices.min() <= entries.indices.max() < n_columns + offset
+            ):
+                raise InputError(self._bad_index(entries, first_row, offset))
+            entries.indices -= offset
+            yield entries, labels
 
     def _parts(self) -> Iterator[tuple[int, csr_matrix, NDArray[Any]]]:
         """Read whole lines, some megabytes at a time: first row, entries as indexed, labels."""

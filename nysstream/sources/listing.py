@@ -18,6 +18,7 @@ SUFFIXES = {
     "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.bz2", ".csv.zst"),
     "parquet": (".parquet", ".pq"),
     "libsvm": (".svm", ".libsvm", ".svmlight", ".svm.gz", ".libsvm.gz", ".svmlight.gz"),
+    "npz": (".npz",),
 }
 
 

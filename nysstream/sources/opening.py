@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol
 
 from nysstream.errors import InputError, SourceError
 from nysstream.sources.base import RowSource
+from nysstream.sources.csr_groups import PARTS, SparseGroup, declared_shape
+from nysstream.sources.csr_store import StoredCSR
 from nysstream.sources.locations import checked_location, local_path
 
 
@@ -41,8 +43,8 @@ def open(
         A ``.npy`` file, an HDF5 file, a Zarr store, or the URL of a Zarr store (``file://``,
         ``s3://``, ``gs://``, ``https://``, ...). Credentials belong in the environment.
     name : str, optional
-        The array within the store, with its groups (``"train/X"``). May be left out where the store
-        holds exactly one matrix.
+        The array within the store, with its groups (``"train/X"``), or the group that holds a sparse
+        matrix (see :class:`StoredCSR`). May be left out where the store holds exactly one matrix.
     rows : slice, optional
         Take this contiguous run of rows only.
     missing_chunks : {"warn", "error", "fill"}
@@ -78,6 +80,8 @@ def open(
         if hasattr(kind, "accepts_url") and kind.accepts_url(location):
             try:
                 source: RowSource = kind.open(location, name, missing_chunks=missing_chunks, **options)
+            except SparseGroup as found:
+                source = _open_sparse(kind, location, found, missing_chunks=missing_chunks, **options)
             except TypeError as error:
                 if "unexpected keyword argument" not in str(error):
                     raise
@@ -93,7 +97,8 @@ def as_source(obj: Any) -> RowSource:
     Parameters
     ----------
     obj : RowSource, ndarray, SciPy CSR matrix, zarr.Array, h5py.Dataset or dask.array.Array
-        Shape ``(n, p)`` or ``(n,)``. A memory-mapped array is read through its file.
+        Shape ``(n, p)`` or ``(n,)``. A memory-mapped array is read through its file. Or a Zarr or
+        HDF5 group that holds a sparse matrix; see :class:`StoredCSR`.
 
     Returns
     -------
@@ -124,6 +129,15 @@ def as_source(obj: Any) -> RowSource:
         f"an HDF5 dataset, a dask array or a RowSource{advice}"
     )
     raise InputError(message)
+
+
+def _open_sparse(kind: Any, location: str, found: SparseGroup, **options: Any) -> RowSource:
+    """Open the arrays of a sparse matrix by the class that found it."""
+    declared_shape(found.attributes, found.where)  # what cannot be streamed is not looked into
+    inside = found.path.rstrip("/")
+    prefix = f"{inside}/" if inside else ""
+    parts = {part: kind.open(location, prefix + part, **options) for part in PARTS}
+    return StoredCSR(parts, found.attributes, name=found.where, committed=found.committed)
 
 
 def _unknown(location: str) -> SourceError:

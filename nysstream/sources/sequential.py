@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from nysstream.errors import InputError
 from nysstream.sources import opening
 from nysstream.sources.base import RowSource
+from nysstream.sources.csr import CSRSource
+from nysstream.sources.csr_npz import NpzCSR, load_by_rows, npz_errors, npz_format
 from nysstream.sources.layout import Layout
 from nysstream.sources.libsvm import LIBSVM
 from nysstream.sources.listing import sequential_format
@@ -85,9 +88,10 @@ def open_stream(
     weight: Any = None,
     columns: Sequence[str] | None = None,
     format: str | None = None,
+    memory_bytes: int = 1 << 30,
     **options: Any,
 ) -> RowStream:
-    """Open anything that :func:`convert` takes; parameters as there."""
+    """Open anything that :func:`convert` takes; parameters as there, ``memory`` in bytes."""
     if isinstance(source, RowStream):
         return source
     kind = sequential_format(source, format) if isinstance(source, str | os.PathLike) else None
@@ -101,12 +105,36 @@ def open_stream(
     if kind == "libsvm":
         _refuse(source, "labels are the target of LIBSVM text", name=name, target=target, weight=weight)
         return LIBSVM(source, **options)
+    if kind == "npz":
+        _refuse(source, "a .npz file holds one sparse matrix", name=name)
+        return _open_npz(source, target, weight, memory_bytes, **options)
     sources = {
         "x": _row_source(source, name, options),
         "y": _companion(source, target, options),
         "weight": _companion(source, weight, options),
     }
     return SourceStream(**{key: found for key, found in sources.items() if found is not None})
+
+
+def _open_npz(
+    path: str | os.PathLike[str], target: Any, weight: Any, memory_bytes: int, **options: Any
+) -> RowStream:
+    """Open a sparse matrix that SciPy saved; one that is not stored by rows is ordered in memory."""
+    _refuse(path, "a .npz file is read as it is", **options)
+    for companion in (target, weight):
+        if isinstance(companion, str):
+            message = (
+                f"{companion!r} names an array, but a .npz file holds one matrix: pass the array itself, or "
+                "name another store"
+            )
+            raise InputError(message)
+    y, h = _companion(path, target, {}), _companion(path, weight, {})
+    with npz_errors(os.fspath(path)), zipfile.ZipFile(path) as file:
+        by_rows = npz_format(file, os.fspath(path))[0] == "csr"
+    if by_rows:
+        return NpzCSR(path, y, h)
+    matrix = load_by_rows(path, memory_bytes)
+    return SourceStream(CSRSource(matrix, name=os.fspath(path)), y, h)
 
 
 def _row_source(source: Any, name: str | None, options: dict[str, Any]) -> RowSource:

@@ -9,6 +9,7 @@ from zarr.errors import ContainsGroupError, NodeTypeValidationError
 
 from nysstream.errors import InputError, SourceError
 from nysstream.sources.checking import reason
+from nysstream.sources.csr_groups import SparseGroup, sparse_encoding
 
 
 def find_array(store: Any, name: str | None, url: str) -> zarr.Array[Any]:
@@ -29,27 +30,36 @@ def find_array(store: Any, name: str | None, url: str) -> zarr.Array[Any]:
     ------
     InputError
         If ``name`` is None and the store holds no matrix, or several.
+    SparseGroup
+        If what is found is a group that holds a sparse matrix.
     SourceError
         If there is no such array, or its metadata cannot be read.
     """
     node = _node(store, name, url)
     if isinstance(node, zarr.Array):
         return node
-    arrays = _arrays(node, url)
+    if sparse_encoding(node.attrs):
+        raise sparse_group(node, url)
+    arrays, groups = _members(node, url)
     inside = f"{url}[{name}]" if name else url
-    found = ", ".join(f"{array.path} {array.shape}" for array in arrays) or "none"
+    found = _shown(arrays, groups)
     if name is not None:
         message = f"{inside} is a group, not an array; name one of its arrays: {found}"
         raise InputError(message)
-    matrices = [array for array in arrays if array.ndim == 2] or arrays
-    if len(matrices) != 1:
+    matrices = [array for array in arrays if array.ndim == 2] or ([] if groups else arrays)
+    if len(matrices) + len(groups) != 1:
         message = f"{inside} does not hold exactly one matrix; name one of its arrays: {found}"
         raise InputError(message)
+    if groups:
+        raise sparse_group(groups[0], url)
     return matrices[0]
 
 
 def committed_rows(array: zarr.Array[Any], name: str) -> int | None:
     """Rows that a writer has published, in the attributes of the array or of the nearest group above.
+
+    What a group publishes that holds a sparse matrix, or one above it, does not count: its rows are
+    not the entries of its arrays.
 
     Returns
     -------
@@ -69,6 +79,8 @@ def committed_rows(array: zarr.Array[Any], name: str) -> int | None:
             group = zarr.open_group(array.store, path=path, mode="r", use_consolidated=False)
         except Exception:
             continue  # Zarr does not require that the groups above an array exist
+        if sparse_encoding(group.attrs):
+            break
         published = group.attrs.get("committed_rows")
     if published is None:
         return None
@@ -107,16 +119,42 @@ def _node(store: Any, name: str | None, url: str) -> zarr.Array[Any] | zarr.Grou
 def _listing(store: Any, url: str) -> str:
     try:
         root = zarr.open_group(store, mode="r", use_consolidated=False)
-        names = [array.path for array in _arrays(root, url)]
+        arrays, groups = _members(root, url)
     except Exception:
         return "check the name"
+    names = sorted([*(array.path for array in arrays), *(group.path for group in groups)])
     return f"its arrays are: {', '.join(names) or 'none'}"
 
 
-def _arrays(group: zarr.Group, url: str) -> list[zarr.Array[Any]]:
+def _shown(arrays: list[zarr.Array[Any]], groups: list[zarr.Group]) -> str:
+    shown = [f"{array.path} {array.shape}" for array in arrays]
+    shown += [f"{group.path} (a sparse matrix)" for group in groups]
+    return ", ".join(sorted(shown)) or "none"
+
+
+def sparse_group(group: zarr.Group, url: str) -> SparseGroup:
+    """Say what there is to know of a group that holds a sparse matrix."""
+    attributes = dict(group.attrs)
+    published, path = attributes.get("committed_rows"), group.path
+    while published is None and path:
+        path = path.rpartition("/")[0]
+        try:
+            above = zarr.open_group(group.store, path=path, mode="r", use_consolidated=False)
+        except Exception:
+            continue
+        published = above.attrs.get("committed_rows")
+    where = f"{url}[{group.path}]" if group.path else url
+    return SparseGroup(group.path, attributes, published, where)
+
+
+def _members(group: zarr.Group, url: str) -> tuple[list[zarr.Array[Any]], list[zarr.Group]]:
+    """List arrays, and groups that hold a sparse matrix, whose own arrays do not count."""
     try:
         members = [member for _, member in group.members(max_depth=None)]
+        groups = [m for m in members if isinstance(m, zarr.Group) and sparse_encoding(m.attrs)]
     except Exception as error:  # stores that cannot list say so in many ways
         message = f"the arrays of {url} cannot be listed ({reason(error)}); name one"
         raise SourceError(message) from error
-    return sorted((m for m in members if isinstance(m, zarr.Array)), key=lambda array: array.path)
+    inside = tuple(f"{member.path}/" for member in groups)
+    arrays = [m for m in members if isinstance(m, zarr.Array) and not m.path.startswith(inside)]
+    return sorted(arrays, key=lambda m: m.path), sorted(groups, key=lambda m: m.path)
