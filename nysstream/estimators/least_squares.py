@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nysstream.errors import AccuracyWarning
 from nysstream.estimators.choosing import sample_size
+from nysstream.estimators.sampling import factor_sample
 from nysstream.features import Identity
 from nysstream.operators.gram import GramOperator
-from nysstream.sketching.factored import Factored, SampledRows
+from nysstream.sketching.factored import Factored
 from nysstream.sketching.nystrom import Nystrom, Sketch
 from nysstream.sketching.preconditioner import Preconditioner
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.solvers import LinearSystem
-from nysstream.sources import as_source
 from nysstream.streaming import (
     DesignMatrix,
     RowSample,
@@ -30,7 +30,6 @@ from nysstream.streaming import (
     uniform_rows,
 )
 from nysstream.streaming.panels import scaled_inplace
-from nysstream.trace import Trace, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,9 +184,9 @@ def set_up(
     )
     if sample is not None:
         sampled, weights = sample
-        problem.preconditioner = _factor_sample(
+        problem.preconditioner = factor_sample(
             problem.design,
-            statistics,
+            statistics.weight,
             sampled,
             weights,
             np.unique(shifts).size,
@@ -242,59 +241,14 @@ def normal_equations(
         nystrom = _approximate(plan, test, statistics, scale, design.eps, float(shifts.min()), rank)
         preconditioner = nystrom.preconditioner() if nystrom is not None and nystrom.rank else None
     elif statistics.gram is not None:
-        preconditioner = Factored(scaled_inplace(statistics.gram, scale), design.eps, n_shifts)
+        # A symmetric matrix in C order is its transpose in Fortran order.
+        preconditioner = Factored(scaled_inplace(statistics.gram, scale).T, design.eps, n_shifts)
     cross = statistics.cross / scale[:, None]
     if centering is not None:
         cross[:, statistics.target_squares == 0] = 0  # constant targets: the rest is rounding
     statistics = replace(statistics, sketch=np.empty((p, 0)), gram=None)  # spent
     operator = GramOperator(centred)
     return LeastSquares(centred, statistics, operator, cross, plan.method, preconditioner, nystrom, plan.rank)
-
-
-def _factor_sample(
-    design: DesignMatrix,
-    statistics: Statistics,
-    X: Any,
-    weight: NDArray[np.float64],
-    n_shifts: int,
-    *,
-    all_shifted: bool,
-) -> Preconditioner | None:
-    """Make a preconditioner of the sampled rows, scaled up to the weight of all."""
-    kept = weight > 0
-    if not kept.any():
-        return None
-    part = replace(
-        design,
-        source=as_source(X[kept]),
-        target=None,
-        weight=None if design.weight is None else as_source(weight[kept]),
-        centering=None,
-        cache_bytes=0,
-    )
-    p, m = design.shape[1], int(kept.sum())
-    if m < p and not all_shifted:  # what the sample does not see would be divided by zero
-        return None
-    centering = design.centering
-    share = statistics.weight / float(weight.sum())
-    if m >= p:
-        with tracing(Trace()):  # rows in memory: no pass over the data, and not to be counted as one
-            (sums,) = reduce(part, SetUp(center=centering is not None, gram=True), name="sample")
-        assert sums.gram is not None
-        gram = sums.gram
-        if centering is not None:  # about the mean of all rows, not of the sample
-            offset = sums.mean - centering.mean
-            gram += np.outer(sums.weight * offset, offset)
-            gram = scaled_inplace(gram, centering.scale)
-        gram *= share
-        # Directions missing from the sample may be there in the whole: keep them reachable.
-        return Factored(gram, max(design.eps, float(np.finfo(np.float32).eps)), n_shifts)
-    Z = part.features(X[kept].astype(part.dtype))
-    if hasattr(Z, "toarray"):
-        Z = Z.toarray()
-    if centering is not None:
-        Z = (Z - centering.mean.astype(Z.dtype)) / centering.scale.astype(Z.dtype)
-    return SampledRows(Z * np.sqrt(share * weight[kept])[:, None].astype(Z.dtype), n_shifts)
 
 
 def _approximate(

@@ -12,9 +12,10 @@ import numpy as np
 
 from nysstream.errors import InputError
 from nysstream.estimators.choosing import Candidate, Outlook, candidates, look_ahead, sample_size
+from nysstream.estimators.sampling import sample_needs
 from nysstream.features import Identity
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
-from nysstream.sketching.factored import MAX_FACTORS
+from nysstream.sketching.factored import matrices_held
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.streaming import (
     Centering,
@@ -105,6 +106,7 @@ def plan_fit(
     n_systems: int,
     method: str = "auto",
     shift: float = 0.0,
+    n_shifts: int | None = None,
     tol: float = 1e-6,
     folds: Folds | None = None,
 ) -> Plan:
@@ -122,6 +124,9 @@ def plan_fit(
         ``"auto"`` or one of :data:`METHODS`.
     shift : float
         The smallest.
+    n_shifts : int, optional
+        How many different ones a matrix in memory is to be factored for; None counts the matrix and
+        its inverse.
     tol : float
     folds : Folds, optional
         Of cross-validation: one problem for the rows outside each of them, and one for all rows.
@@ -139,7 +144,8 @@ def plan_fit(
     Cost: no read, but for an automatic method on many columns: a sample of rows.
     """
     check_rank(rank, design.shape[1])
-    fit = functools.partial(_fit_memory, design, memory, rank, n_systems, folds=folds)
+    matrices = (2, 0) if n_shifts is None else matrices_held(n_shifts, all_positive=shift > 0)
+    fit = functools.partial(_fit_memory, design, memory, rank, n_systems, matrices=matrices, folds=folds)
     if method != "auto":
         return fit(method, "it was asked for")
     if rank != "auto":
@@ -149,7 +155,7 @@ def plan_fit(
         if plan.budget.peak <= plan.budget.limit:
             return plan
         return fit("nystrom", "the Gram matrix does not fit")
-    return _cheapest(design, memory, n_systems, shift, tol, folds)
+    return _cheapest(design, memory, n_systems, shift, tol, matrices, folds)
 
 
 def check_rank(rank: Any, p: int) -> None:
@@ -167,12 +173,15 @@ def _cheapest(
     n_systems: int,
     shift: float,
     tol: float,
+    matrices: tuple[int, int],
     folds: Folds | None,
 ) -> Plan:
     """Let the cost model choose among the methods that fit."""
     methods = METHODS if folds is None else FOLD_METHODS
     plans = {
-        method: _fit_memory(design, memory, "auto", n_systems, method, "", folds=folds, check=False)
+        method: _fit_memory(
+            design, memory, "auto", n_systems, method, "", matrices=matrices, folds=folds, check=False
+        )
         for method in methods
     }
     fitting = {name: plan for name, plan in plans.items() if plan.budget.peak <= plan.budget.limit}
@@ -196,6 +205,7 @@ def _fit_memory(
     method: str,
     why: str,
     *,
+    matrices: tuple[int, int] = (2, 0),
     folds: Folds | None = None,
     check: bool = True,
 ) -> Plan:
@@ -208,7 +218,7 @@ def _fit_memory(
         n_probes = N_PROBES if 0 < width < p else 0
         for tasks in _halving(threads):
             candidate = replace(design, max_tasks=tasks)
-            needs = _needs(candidate, method, width, n_probes, n_systems, folds)
+            needs = _needs(candidate, method, width, n_probes, n_systems, folds, matrices)
             budget = Budget(limit, base | needs, _knob(method, rank, design))
             cache = 0 if design.source.resident else budget.spare
             planned = replace(candidate, cache_bytes=cache)
@@ -249,11 +259,18 @@ def _knob(method: str, rank: int | str, design: DesignMatrix) -> str:
 
 
 def _needs(
-    design: DesignMatrix, method: str, rank: int, n_probes: int, n_systems: int, folds: Folds | None
+    design: DesignMatrix,
+    method: str,
+    rank: int,
+    n_probes: int,
+    n_systems: int,
+    folds: Folds | None,
+    matrices: tuple[int, int],
 ) -> dict[str, int]:
     """Count bytes in the phase that holds most: set-up, factorisation, or iteration."""
     p = design.shape[1]
     width = rank + n_probes
+    held, passing = matrices
     # Cross-validation keeps the sums of each fold, and has a problem for each and one for all rows.
     n_parts, n_problems = (1, 1) if folds is None else (folds.n_splits, folds.n_splits + 1)
     matrix = TestMatrix(p, rank, n_probes, 0) if rank else None
@@ -272,22 +289,17 @@ def _needs(
         factor["sketch"] = 7 * 8 * p * width
     if method == "gram":
         setup["Gram matrix"] = 8 * p * p
-        factor["Gram matrix"] = iterate["preconditioner"] = 2 * 8 * p * p
+        factor["Gram matrix"] = iterate["preconditioner"] = (held + passing) * 8 * p * p
     if folds is not None and method == "gram":
-        # Beside each matrix a factor per shift, or its eigenvectors; and LAPACK's copy of one.
-        n_shifts = n_systems // (n_problems * max(1, design.n_targets))
-        factors = n_shifts if n_shifts <= MAX_FACTORS else 1
         factor["Gram matrix"] = n_problems * 8 * p * p
-        iterate["preconditioner"] = (n_problems * (1 + factors) + 1) * 8 * p * p
+        iterate["preconditioner"] = (n_problems * held + passing) * 8 * p * p
     if folds is not None:
         # Sums of the folds, those that are merged into training sets, and the vectors so far.
         merging = 2 + n_parts.bit_length()
         factor["folds"] = (n_parts + merging) * gather.part_bytes(design) + n_parts * 8 * p * rank
     if method == "subsampled":
-        small = min(rows.size, p)
-        factor["sample"] = int(rows.size * (design.row_bytes + 8))
-        factor["factor"] = 3 * 8 * small * small + (0 if small == p else 4 * small * p)
-        iterate["preconditioner"] = 2 * 8 * small * small + (0 if small == p else 4 * small * p)
+        phase, iterate["preconditioner"] = sample_needs(design, rows.size, held + passing)
+        factor |= phase
     shifted = design
     if isinstance(design.features, Identity) and not design.sparse:
         zeros, one = np.zeros(p), np.ones(p)

@@ -259,6 +259,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
             n_systems=targets.size,
             method=self.solver,
             shift=float(shifts.min()),
+            n_shifts=np.unique(shifts).size,
             tol=self.tol,
         )
         return plan, targets, shifts

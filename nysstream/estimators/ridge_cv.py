@@ -313,6 +313,7 @@ class RidgeCV(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
                     n_systems=(folds.n_splits + 1) * size * design.n_targets,
                     method=self.solver,
                     shift=float(alphas.min()),
+                    n_shifts=np.unique(alphas).size,
                     tol=self.tol,
                     folds=folds,
                 )
