@@ -108,7 +108,7 @@ class StoredCSR(RowSource):
                 raise SourceError(message)
             n_rows = int(committed)
         pointed = self._indptr.shape[0] - 1
-        if pointed < n_rows if committed is not None else pointed != n_rows:
+        if n_rows and pointed < n_rows if committed is not None else pointed != n_rows:
             message = (
                 f"{name} declares {n_rows} rows, and {self._indptr.name} has entries for {max(0, pointed)}; "
                 "the store is damaged, write it again"
