@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import array_api_compat
+import numpy as np
 
 from nysstream.arrays import namespace
 from nysstream.errors import InputError
@@ -27,8 +28,8 @@ class Loss(ABC):
     smooth : bool
         Whether the slope is continuous. Losses that are not are :class:`Kinked`.
     convex : bool
-        Whether the curvature is nowhere negative. Where it is, the conjugate is still that of the
-        loss, and its bounds stay bounds, but are not attained.
+        Whether the loss is convex in z. Where it is not, bounds by the conjugate still hold, but are
+        not attained.
     quadratic : bool
         Whether the loss is quadratic in z with constant curvature.
     classification : bool
@@ -47,7 +48,7 @@ class Loss(ABC):
 
     @property
     def convex(self) -> bool:
-        """Whether the curvature is nowhere negative."""
+        """Whether the loss is convex in z."""
         return True
 
     @property
@@ -65,7 +66,11 @@ class Loss(ABC):
 
     @abstractmethod
     def curvature(self, z: Array, y: Array) -> Array:
-        """Differentiate by z twice, (t, k); zero where the loss is flat or linear, one-sided at jumps."""
+        """Differentiate by z twice, (t, k); never negative.
+
+        Zero where the loss is flat or linear, one-sided where the slope has a kink. Where the loss is
+        not convex, the expectation over targets that have the predicted mean.
+        """
 
     def value_slope_curvature(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
         """Give value, slope and curvature at once, sharing what is expensive."""
@@ -133,10 +138,8 @@ def clipped(x: Array, lower: Array | float, upper: Array | float) -> Array:
 
 def exponential(x: Array) -> Array:
     """Give e^x; infinity without a warning where that is beyond the largest number."""
-    xp = namespace(x)
-    most = math.log(float(xp.finfo(x.dtype).max))
-    over = x > most
-    return xp.where(over, math.inf * xp.ones_like(x), xp.exp(xp.where(over, xp.zeros_like(x), x)))
+    with np.errstate(over="ignore"):
+        return namespace(x).exp(x)
 
 
 def x_log_x(x: Array) -> Array:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from nysstream.arrays import namespace
 from nysstream.losses.base import Array, Loss, exponential, log_of, within
 
@@ -20,19 +22,19 @@ class Gamma(Loss):
 
     def value(self, z: Array, y: Array) -> Array:
         """Evaluate the loss."""
-        return z + y * exponential(-z)
+        return z + _ratio(z, y)
 
     def slope(self, z: Array, y: Array) -> Array:
         """Give one less the ratio of target and mean."""
-        return 1.0 - y * exponential(-z)
+        return 1.0 - _ratio(z, y)
 
     def curvature(self, z: Array, y: Array) -> Array:
         """Give the ratio of target and mean."""
-        return y * exponential(-z)
+        return _ratio(z, y)
 
     def value_slope_curvature(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
         """Take one exponential for all three."""
-        ratio = y * exponential(-z)
+        ratio = _ratio(z, y)
         return z + ratio, 1.0 - ratio, ratio
 
     def conjugate(self, u: Array, y: Array) -> Array:
@@ -55,3 +57,8 @@ class Gamma(Loss):
     def start(self, mean: Array) -> Array:
         """Give the logarithm of the means."""
         return log_of(mean)
+
+
+def _ratio(z: Array, y: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return y * exponential(-z)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+#: What rounding may add to a sum of p terms, relative to their sizes, is p times this.
+ROUNDING = 4 * float(np.finfo(np.float64).eps)
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -62,8 +65,8 @@ class Regularizer(ABC):
     def value(self, W: Block) -> Vector:
         """Evaluate each column, (k,).
 
-        Infinite where a constraint is violated, be it by a rounding error; what :meth:`prox` returns
-        violates none.
+        Infinite where a constraint is violated: one on single coefficients by any amount, one on sums by
+        more than their rounding errors. What :meth:`prox` returns violates none.
         """
 
     @abstractmethod

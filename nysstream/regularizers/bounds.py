@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nysstream.regularizers.separable import Separable
-from nysstream.regularizers.settings import vector
+from nysstream.regularizers.settings import positive, vector
 
 
 class Box(Separable):
@@ -30,3 +30,18 @@ class NonNegative(Separable):
 
     def __init__(self) -> None:
         super().__init__(lower=0.0)
+
+
+class LinfBall(Separable):
+    """Coefficients of at most a given size.
+
+    Parameters
+    ----------
+    radius : float or array-like, shape (k,), default 1
+        Positive; one for all columns of coefficients, or one for each.
+    """
+
+    def __init__(self, radius: Any = 1.0) -> None:
+        size = positive("LinfBall", "radius", radius)
+        size = size[None, :] if np.ndim(size) else size
+        super().__init__(lower=-size, upper=size)

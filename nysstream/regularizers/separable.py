@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nysstream.regularizers.base import Face, Regularizer, Step
+from nysstream.regularizers.base import ROUNDING, Face, Regularizer, Step
 from nysstream.regularizers.settings import check_order, check_shapes, entries, pick, refuse
 
 if TYPE_CHECKING:
     from nysstream.regularizers.base import Block, Vector
-
-#: What a scaled dual point may have gained by rounding.
-_ROUNDING = 4 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +72,8 @@ class Separable(Regularizer):
 
     def prox(self, V: Block, step: Step) -> Block:
         """Shrink, scale, clip."""
-        return np.clip(soft(V, step * self.l1) / (1.0 + step * self.l2), self.lower, self.upper)
+        shrunk = soft(V, step * self.l1) / (1.0 + step * self.l2)
+        return np.asarray(np.clip(shrunk, self.lower, self.upper))
 
     def distance(self, W: Block, G: Block) -> Vector:
         """Give the largest distance of an entry of -G from the subdifferential; infinite outside bounds."""
@@ -106,7 +104,7 @@ class Separable(Regularizer):
         open_ended = np.where(V > 0, np.isposinf(self.upper), np.isneginf(self.lower))
         over = open_ended & (np.equal(self.l2, 0.0)) & (size > self.l1)
         ratio = np.divide(self.l1 * np.ones_like(size), size, out=np.ones_like(size), where=over)
-        return np.asarray(np.where(over, ratio * (1.0 - _ROUNDING), 1.0).min(axis=0, initial=1.0))
+        return np.asarray(np.where(over, ratio * (1.0 - ROUNDING), 1.0).min(axis=0, initial=1.0))
 
     def columns(self, index: Any) -> Separable:
         """Restrict strengths and bounds that differ between columns."""
