@@ -43,7 +43,8 @@ class Gamma(Loss):
         xp = namespace(v)
         inside = v > 0
         log = xp.log(xp.where(inside, v, xp.ones_like(v))) - xp.log(y)
-        return within(v >= 0, xp.where(inside, v, xp.zeros_like(v)) * (log - 1.0))
+        with np.errstate(over="ignore"):
+            return within(v >= 0, xp.where(inside, v, xp.zeros_like(v)) * (log - 1.0))
 
     def invalid(self, y: Array) -> Array:
         """Mark what is not positive and finite."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from nysstream.arrays import namespace
 from nysstream.losses.base import Array, Loss, exponential, log_of, within
 
@@ -41,8 +43,9 @@ class Poisson(Loss):
         v = u + y
         xp = namespace(v)
         inside = v > 0
-        # As a product, which is infinite where v is.
-        values = xp.where(inside, v, xp.zeros_like(v)) * (xp.log(xp.where(inside, v, xp.ones_like(v))) - 1.0)
+        log = xp.log(xp.where(inside, v, xp.ones_like(v)))
+        with np.errstate(over="ignore"):  # a product, for it to be infinite where v is
+            values = xp.where(inside, v, xp.zeros_like(v)) * (log - 1.0)
         return within(v >= 0, values)
 
     def invalid(self, y: Array) -> Array:

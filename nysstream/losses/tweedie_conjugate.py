@@ -54,7 +54,7 @@ def log_conjugate(u: Array, y: Array, power: float) -> Array:
     z = log_y + xp.where(u > 0, s, -s)
     with np.errstate(over="ignore"):
         rise = exponential(a * z)
-        values = u * z - rise / a - y * exponential(-b * z) / b
+        values = xp.where(general, u, zeros) * z - rise / a - y * exponential(-b * z) / b
     if power > 2:
         return within((u <= 0) & xp.isfinite(u), values)
     # Without a target: e^{az} = u.

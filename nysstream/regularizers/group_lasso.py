@@ -47,7 +47,7 @@ class GroupLasso(Regularizer):
                 "number per coefficient"
             )
             raise InputError(message)
-        labels, member = np.unique(groups, return_inverse=True)
+        labels = np.unique(groups)
         weights = (
             np.ones(labels.size) if self.weights is None else vector("GroupLasso", "weights", self.weights)
         )
