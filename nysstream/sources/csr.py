@@ -10,6 +10,7 @@ from scipy.sparse import csr_array, issparse
 from nysstream.errors import InputError
 from nysstream.sources.base import RowSource
 from nysstream.sources.checking import check_rows, numeric_matrix
+from nysstream.sources.csr_blocks import rows_together
 from nysstream.sources.fingerprint import fingerprint_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class CSRSource(RowSource):
             matrix.sum_duplicates()
         self._data = matrix.data.astype(self.dtype, copy=False)
         self._indices, self._indptr = matrix.indices, matrix.indptr
+        self.chunk_rows = rows_together(self.shape, len(self._data), self.row_bytes)
 
     @classmethod
     def accepts(cls, obj: object) -> bool:

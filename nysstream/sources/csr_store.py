@@ -14,6 +14,7 @@ from nysstream.errors import SourceError
 from nysstream.memory import available_bytes
 from nysstream.sources.base import RowSource
 from nysstream.sources.checking import check_rows, numeric_matrix
+from nysstream.sources.csr_blocks import BLOCK_BYTES, rows_together
 from nysstream.sources.csr_checking import check_indices, check_pointers, csr_rows, index_dtype
 from nysstream.sources.csr_groups import PARTS, declared_shape, sparse_encoding
 from nysstream.sources.fingerprint import fingerprint_of
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
-#: Decoded bytes of the blocks into which passes cut the rows, about.
-_BLOCK_BYTES = 8 << 20
 #: Copies of a block that a pass may hold beside the block: cast, squared, in double precision.
 _COPIES = 5
 #: Row pointers that are looked through at a time.
@@ -123,12 +122,10 @@ class StoredCSR(RowSource):
         self.shape, stored, _ = numeric_matrix(name, (n_rows, n_columns), self._data.dtype)
         self.dtype = np.dtype(np.float32) if stored == np.float16 else stored
         self._index_dtype = index_dtype(n_columns, 0)
-        mean = self._nnz / max(1, n_rows)
         # A block covers a stored chunk at least, else the same one is decoded for several blocks.
         chunk = max(self._data.chunk_rows, self._indices.chunk_rows)
-        self.chunk_rows = max(1, min(max(1, n_rows), int(chunk / mean))) if self._nnz else 1
-        if self.chunk_rows * self.row_bytes <= _BLOCK_BYTES:
-            self.chunk_rows = 1
+        entries = self._nnz if n_rows else 0
+        self.chunk_rows = rows_together(self.shape, entries, self.row_bytes, chunk)
 
     @classmethod
     def accepts(cls, obj: object) -> bool:
@@ -190,7 +187,7 @@ class StoredCSR(RowSource):
     @property
     def _block_rows(self) -> int:
         chunk_bytes = max(1.0, self.chunk_rows * self.row_bytes)
-        return min(self.shape[0], self.chunk_rows * max(1, int(_BLOCK_BYTES / chunk_bytes)))
+        return min(self.shape[0], self.chunk_rows * max(1, int(BLOCK_BYTES / chunk_bytes)))
 
     @functools.cached_property
     def _longest(self) -> int:

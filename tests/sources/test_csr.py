@@ -8,6 +8,7 @@ from scipy import sparse
 
 from nysstream.errors import InputError
 from nysstream.sources import CSRSource
+from nysstream.streaming.partition import cut_blocks
 
 
 def random_csr(n, p, seed, dtype=np.float64):
@@ -67,3 +68,18 @@ def test_complex_values_are_refused():
 def test_rows_that_are_not_there_are_refused():
     with pytest.raises(InputError, match="rows slice"):
         CSRSource(random_csr(5, 4, 0)).read(slice(0, 6))
+
+
+@pytest.mark.parametrize(("p", "expected"), [(1000, 8), (100_000, 8), (400_000, 12.3), (10_000_000, 64)])
+def test_blocks_grow_with_the_columns_that_their_products_are_as_long_as(p, expected):
+    n, width = 200_000, 50
+    rng = np.random.default_rng(0)
+    indices = np.sort(rng.integers(0, p // width, (n, width)) + p // width * np.arange(width), axis=1)
+    arrays = (
+        np.ones(n * width, np.float32),
+        indices.ravel().astype(np.int32),
+        np.arange(n + 1, dtype=np.int32) * width,
+    )
+    source = CSRSource(sparse.csr_array(arrays, shape=(n, p)))
+    first, last = cut_blocks(source)[0]
+    assert (last - first) * source.row_bytes == pytest.approx(expected * (1 << 20), rel=0.05)

@@ -425,7 +425,7 @@ try:
     convert(source, out, memory="1MiB", dense=False)
 except MemoryBudgetError as error:
     (smallest,) = re.findall(r"memory='(.*?)'", str(error))
-limit = parse_memory(smallest)
+limit = parse_memory(smallest) + (16 << 20)  # the process has grown by the first try
 convert(source, out, memory=limit, dense=False)
 print(limit, peak_resident_bytes())
 """
