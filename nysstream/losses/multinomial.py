@@ -53,7 +53,8 @@ class Multinomial(Loss):
         zeros = xp.zeros_like(z)
         others = xp.sum(xp.where(own, zeros, e), axis=1, keepdims=True)
         total = xp.sum(e, axis=1, keepdims=True)
-        value = xp.log(total) + xp.sum(xp.where(own, largest - z, zeros), axis=1, keepdims=True)
+        behind = xp.sum(xp.where(own, largest - z, zeros), axis=1, keepdims=True)
+        value = xp.where(behind > 0, behind + xp.log(total), xp.log1p(others))
         q = e / total
         # The other classes' sum has digits where one less a probability has none.
         return value, xp.where(own, -others / total, q), q * (1.0 - q)
