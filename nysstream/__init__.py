@@ -1,7 +1,18 @@
 """Streaming, out-of-core randomized solvers for data matrices that do not fit in memory."""
 
 from nysstream import features
-from nysstream.estimators import Ridge, RidgeCV
+from nysstream.estimators import (
+    BoundedRegression,
+    ElasticNet,
+    GammaRegressor,
+    Lasso,
+    LinearSVC,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+    RidgeCV,
+    TweedieRegressor,
+)
 from nysstream.estimators.model_file import load
 from nysstream.operators import LinearOperator, as_operator
 from nysstream.operators.gram import gram
@@ -13,17 +24,25 @@ from nysstream.streaming import DesignMatrix, GivenFolds, GroupedFolds, HashedFo
 from nysstream.version import __version__ as __version__
 
 __all__ = [
+    "BoundedRegression",
     "DesignMatrix",
+    "ElasticNet",
+    "GammaRegressor",
     "GivenFolds",
     "GroupedFolds",
     "HashedFolds",
+    "Lasso",
     "LinearOperator",
+    "LinearSVC",
+    "LogisticRegression",
     "Nystrom",
+    "PoissonRegressor",
     "Reduction",
     "Result",
     "Ridge",
     "RidgeCV",
     "RowSource",
+    "TweedieRegressor",
     "as_operator",
     "convert",
     "descent",

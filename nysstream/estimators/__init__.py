@@ -1,8 +1,36 @@
 """Estimators with scikit-learn's interface, objectives and names."""
 
+from nysstream.estimators.glm import GammaRegressor, PoissonRegressor, TweedieRegressor
+from nysstream.estimators.lasso import BoundedRegression, ElasticNet, Lasso
+from nysstream.estimators.linear_svc import LinearSVC
+from nysstream.estimators.logistic import LogisticRegression
 from nysstream.estimators.ridge import Ridge
 from nysstream.estimators.ridge_cv import RidgeCV
 
-ESTIMATORS = {"ridge": Ridge, "ridge-cv": RidgeCV}
+#: Every estimator, by the name that the command line knows it by.
+ESTIMATORS = {
+    "ridge": Ridge,
+    "ridge-cv": RidgeCV,
+    "lasso": Lasso,
+    "elastic-net": ElasticNet,
+    "bounded": BoundedRegression,
+    "logistic": LogisticRegression,
+    "linear-svc": LinearSVC,
+    "poisson": PoissonRegressor,
+    "gamma": GammaRegressor,
+    "tweedie": TweedieRegressor,
+}
 
-__all__ = ["ESTIMATORS", "Ridge", "RidgeCV"]
+__all__ = [
+    "ESTIMATORS",
+    "BoundedRegression",
+    "ElasticNet",
+    "GammaRegressor",
+    "Lasso",
+    "LinearSVC",
+    "LogisticRegression",
+    "PoissonRegressor",
+    "Ridge",
+    "RidgeCV",
+    "TweedieRegressor",
+]

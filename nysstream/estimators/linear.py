@@ -19,7 +19,7 @@ from nysstream.sources.writing import RowWriter
 from nysstream.streaming import DesignMatrix, Predict, PredictionError, pass_needs, reduce, scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -66,16 +66,36 @@ class LinearModel:
         Cost: one pass over X.
         """
         check_is_fitted(self)
+        return self._respond(X, self._predicted, self.coef_.ndim == 1, out, overwrite=overwrite)
+
+    def _predicted(self, fitted: NDArray[np.float64]) -> NDArray[Any]:
+        """Turn linear predictors, (t, k), into what :meth:`predict` gives, (t, k) or (t,)."""
+        return fitted
+
+    def _respond(
+        self,
+        X: Any,
+        respond: Callable[[NDArray[np.float64]], NDArray[Any]],
+        vector: bool,
+        out: str | Path | None,
+        *,
+        overwrite: bool,
+    ) -> Any:
+        """Give a function of the linear predictors of every row, or write it a few rows at a time."""
         source = prediction_source(self, X)
-        vector = self.coef_.ndim == 1
-        n_outputs = 1 if vector else self.coef_.shape[0]
+        responses = (respond(fitted) for fitted in self._predict_windows(source))
         if out is None:
-            predicted = np.concatenate(list(self._predict_windows(source)))
-            return predicted[:, 0] if vector else predicted
-        layout = Layout(n_outputs, np.dtype(np.float64), vector=vector)
+            responded = np.concatenate(list(responses))
+            return responded[:, 0] if vector and responded.ndim == 2 else responded
+        empty = respond(np.zeros((1, 1 if self.coef_.ndim == 1 else self.coef_.shape[0])))
+        if empty.dtype.kind not in "fiub":
+            message = f"out={str(out)!r}: the labels are no numbers, which is all that arrays on disk hold"
+            raise InputError(message)
+        n_outputs = 1 if empty.ndim == 1 else empty.shape[1]
+        layout = Layout(n_outputs, np.dtype(np.float64), vector=vector or empty.ndim == 1)
         with RowWriter(str(out), layout, n_rows=source.shape[0], overwrite=overwrite) as writer:
-            for rows in self._predict_windows(source):
-                writer.append(rows)
+            for rows in responses:
+                writer.append(rows.reshape(len(rows), -1).astype(np.float64, copy=False))
         from nysstream.sources import open as open_source
 
         return open_source(str(out))

@@ -73,6 +73,8 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
         "result": _describe(result),
         "chosen": {name: _plain(getattr(estimator, name)) for name in _chosen_names(estimator)},
     }
+    if hasattr(estimator, "classes_"):
+        attributes["classes"] = _plain(estimator.classes_)
     if hasattr(estimator, "feature_names_in_"):
         attributes["feature_names_in"] = [str(name) for name in estimator.feature_names_in_]
     arrays = {"coef": estimator.coef_, "intercept": estimator.intercept_}
@@ -199,6 +201,8 @@ def _build(group: zarr.Group, attributes: dict[str, Any], name: str) -> Any:
     if estimator.target_mean_.shape != (coef.size // p,):
         message = f"the model {name} is damaged: its target_mean does not fit its coef; fit it again"
         raise InputError(message)
+    if hasattr(type(estimator), "classes_") or "classes_" in _annotated(estimator):
+        estimator.classes_ = _labels(attributes["classes"], coef)
     for key in _chosen_names(estimator):
         setattr(estimator, key, _numbers(_restore(attributes["chosen"][key])))
     spectrum = _read(group, "spectrum", name) if "spectrum" in group else None
@@ -258,6 +262,21 @@ def _is_plain(value: Any) -> bool:
 def _chosen_names(estimator: Any) -> tuple[str, ...]:
     """Name the fitted attributes of an estimator that chooses its settings, beside the coefficients."""
     return tuple(getattr(type(estimator), "chosen", ()))
+
+
+def _annotated(estimator: Any) -> set[str]:
+    """Name the attributes that the estimator's classes declare."""
+    return {name for kind in type(estimator).__mro__ for name in vars(kind).get("__annotations__", {})}
+
+
+def _labels(values: Any, coef: NDArray[np.float64]) -> NDArray[Any]:
+    """Turn a list of labels of one kind into an array, which must go with the coefficients."""
+    kinds = {type(value) for value in values}
+    n_rows = 1 if coef.ndim == 1 else coef.shape[0]
+    if len(kinds) != 1 or not kinds <= {str, int, float, bool} or len(values) != max(2, n_rows):
+        message = f"its classes {values!r} do not fit its {n_rows} rows of coefficients"
+        raise ValueError(message)
+    return np.array(values)
 
 
 def _numbers(value: Any) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from nysstream.estimators.least_squares import LeastSquares
@@ -91,4 +92,58 @@ def fit_result(
         needs=plan.budget.needs,
         spectrum=None if nystrom is None else nystrom.values,
         certificate=None if nystrom is None else nystrom.certificate,
+    )
+
+
+def composite_result(
+    plan: Any, result: Result[Any], trace: Trace, coef: NDArray[np.float64], unit: float, *, coupled: bool
+) -> FitResult:
+    """Gather what a fit with a penalty leaves behind.
+
+    Parameters
+    ----------
+    plan : Plan or LossPlan
+    result : Result
+    trace : Trace
+    coef : ndarray
+    unit : float
+        What sums over the rows are divided by in the documented objective.
+    coupled : bool
+        Whether the loss couples its columns.
+    """
+    total = trace.total
+    # Where the loss couples its columns, they have one objective.
+    size = 1 if coupled else len(result.stats["objective"])
+    objective = np.asarray(result.stats["objective"])[:size] / unit
+    history = [
+        {**record, "objective": (np.asarray(record["objective"])[:size] / unit).tolist()}
+        for record in result.history
+    ]
+    stats = {
+        "status": result.status.name.lower(),
+        "method": "admm" if plan.method == "nystrom" else plan.method,
+        "passes": len(trace.passes),
+        "iterations": int(result.stats["iterations"]),
+        "seconds": trace.seconds,
+        "bytes_read": total.bytes_read + trace.sampled_bytes,
+        "bytes_from_cache": total.bytes_from_cache,
+        "peak_bytes": trace.peak_bytes,
+        "memory_limit_bytes": plan.budget.limit,
+        "duality_gap": result.stats["duality_gap"],
+        "optimality": float(result.stats["optimality"]),
+        "objective": float(objective[0]) if objective.size == 1 else objective.tolist(),
+        "n_nonzero": int(np.count_nonzero(coef)),
+        "rank": plan.rank,
+        "n_rows": plan.design.shape[0],
+        "n_features": plan.design.shape[1],
+    }
+    return FitResult(
+        status=result.status.name.lower(),
+        advice=result.status.value,
+        stats=stats,
+        history=history,
+        passes=trace.passes,
+        needs=plan.budget.needs,
+        spectrum=None,
+        certificate=None,
     )

@@ -6,6 +6,8 @@ from nysstream.streaming.fold_kernels import FoldGramProduct, FoldSquaredResidua
 from nysstream.streaming.fold_moments import FoldSetUp, FoldStatistics
 from nysstream.streaming.folds import ContiguousFolds, Folds, GivenFolds, GroupedFolds, HashedFolds
 from nysstream.streaming.kernels import GramProduct, Predict, PredictionError, SquaredResidual
+from nysstream.streaming.labels import Labels
+from nysstream.streaming.loss_kernels import HessianProduct, LossSums, LossValues, Outcome
 from nysstream.streaming.moments import SetUp, Statistics
 from nysstream.streaming.needs import pass_needs, scheduler
 from nysstream.streaming.reduce import reduce
@@ -25,6 +27,11 @@ __all__ = [
     "GramProduct",
     "GroupedFolds",
     "HashedFolds",
+    "HessianProduct",
+    "Labels",
+    "LossSums",
+    "LossValues",
+    "Outcome",
     "Predict",
     "PredictionError",
     "Reduction",

@@ -1,0 +1,151 @@
+"""What classifiers add to linear models: labels, decisions, probabilities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from nysstream.errors import InputError
+from nysstream.estimators.inputs import is_streamed, scoring_sources, training_sources
+from nysstream.estimators.penalised import Penalised
+from nysstream.estimators.targets import find_classes
+from nysstream.streaming import Labels, Outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from nysstream.losses import Loss
+
+    Vector = NDArray[np.float64]
+
+
+class LinearClassifier(ClassifierMixin, Penalised):
+    """Decisions and labels of linear models with ``classes_``."""
+
+    classes_: NDArray[Any]
+    class_weight: Any
+    _class_sums: NDArray[np.float64]
+    _stored_classes: NDArray[np.float64]
+
+    def _sources(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Find the classes; labels in memory are given as numbers of classes, stored ones as they are."""
+        in_memory = y is not None and not is_streamed(y) and not isinstance(y, str)
+        if in_memory:
+            labels = column_or_1d(check_array(y, ensure_2d=False, dtype=None, input_name="y"), warn=True)
+            check_classification_targets(labels)
+            self.classes_, codes = np.unique(labels, return_inverse=True)
+            y = codes.astype(np.float64)
+        source, target, weight = training_sources(self, X, y, sample_weight)
+        stored, self._class_sums = find_classes(target, weight)
+        if not in_memory:
+            self.classes_ = stored.astype(np.int64) if np.all(stored == np.rint(stored)) else stored
+        self._stored_classes = stored
+        if stored.size < 2:
+            message = (
+                f"{type(self).__name__} needs samples of at least 2 classes in the data, but the data "
+                f"contains only one class: {self.classes_[0]!r}"
+            )
+            raise InputError(message)
+        return source, target, weight
+
+    def _outcome(self, loss: Loss, statistics: Any, target: Any) -> tuple[Outcome, Vector, float]:
+        """Weigh the classes; one column for two of them, else one for each."""
+        stored, weights = self._stored_classes, self._class_sums
+        factors = self._class_weights(weights)
+        labels = Labels(stored, None if np.all(factors == 1) else factors)
+        shares = factors * weights / np.sum(factors * weights)
+        columns = np.array([1]) if stored.size == 2 and not loss.coupled else np.arange(stored.size)
+        if loss.coupled:
+            start = np.log(np.maximum(shares, 1e-12))
+            start -= start.mean()
+        else:
+            start = np.asarray(loss.start(np.clip(shares[columns], 1e-12, 1 - 1e-12)), np.float64)
+        return Outcome(loss, columns, labels), start, float(np.sum(factors * weights))
+
+    def _class_weights(self, weights: Vector) -> Vector:
+        """Give each class's factor; ``weights`` are the sums of its rows' weights."""
+        setting = self.class_weight
+        if setting is None:
+            return np.ones(weights.size)
+        if isinstance(setting, str):
+            present = np.maximum(weights, 1e-300)
+            return np.asarray(np.where(weights > 0, weights.sum() / (weights.size * present), 0.0))
+        unknown = set(setting) - set(self.classes_.tolist())
+        if unknown:
+            message = f"class_weight names {sorted(map(str, unknown))}, which are no classes of the targets"
+            raise InputError(message)
+        return np.array([float(setting.get(label, 1.0)) for label in self.classes_.tolist()])
+
+    def _check_class_weight(self) -> None:
+        setting = self.class_weight
+        if setting is None or setting == "balanced":
+            return
+        if not isinstance(setting, dict) or any(not float(value) >= 0 for value in setting.values()):
+            message = (
+                f"class_weight={setting!r}: give None, 'balanced', or a dict of weights that are not negative"
+            )
+            raise InputError(message)
+
+    def decision_function(self, X: Any, out: str | Path | None = None, *, overwrite: bool = False) -> Any:
+        """Give the linear predictors of the rows of X.
+
+        Parameters
+        ----------
+        X : array-like, sparse array, RowSource, zarr.Array, h5py.Dataset or dask.array.Array, shape (n, d)
+        out : str or path, optional
+            Write them to a Zarr array there instead of returning them.
+        overwrite : bool
+
+        Returns
+        -------
+        ndarray, shape (n,) for two classes, (n, n_classes) for more
+
+        Notes
+        -----
+        Cost: one pass over X.
+        """
+        check_is_fitted(self)
+        two = self.classes_.size == 2
+        return self._respond(X, lambda z: z[:, 0] if two else z, two, out, overwrite=overwrite)
+
+    def _predicted(self, fitted: Vector) -> NDArray[Any]:
+        if self.classes_.size == 2:
+            return np.asarray(self.classes_[(fitted[:, 0] > 0).astype(np.intp)])
+        return np.asarray(self.classes_[np.argmax(fitted, axis=1)])
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the (weighted) share of rows whose label is predicted.
+
+        Notes
+        -----
+        Cost: one pass over X and y; nothing of length n is held where y is stored.
+        """
+        check_is_fitted(self)
+        if not is_streamed(y):
+            labels = column_or_1d(check_array(y, ensure_2d=False, dtype=None, input_name="y"))
+            known = dict(zip(self.classes_.tolist(), range(self.classes_.size), strict=True))
+            y = np.array([known.get(label, -1) for label in labels.tolist()], np.float64)
+            number = True
+        else:
+            number = False
+        source, target, weight = scoring_sources(self, X, y, sample_weight)
+        right = total = 0.0
+        start = 0
+        for fitted in self._predict_windows(source):
+            rows = slice(start, start + len(fitted))
+            start = rows.stop
+            predicted = self._predicted(fitted)
+            truth = np.asarray(target.read(rows))[:, 0]
+            if number:
+                predicted = np.searchsorted(self.classes_, predicted)
+            h = np.ones(len(fitted)) if weight is None else np.asarray(weight.read(rows))[:, 0]
+            right += float(np.sum(h * (predicted == truth)))
+            total += float(np.sum(h))
+        return right / total

@@ -1,0 +1,225 @@
+"""How a fit of a general loss will run, and what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nysstream.errors import InputError
+from nysstream.estimators.planning import check_rank
+from nysstream.features import Identity
+from nysstream.losses import Logistic
+from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.streaming import (
+    Centering,
+    HessianProduct,
+    LossSums,
+    Outcome,
+    RowSample,
+    SetUp,
+    pass_needs,
+    scheduler,
+    uniform_rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from nysstream.streaming import DesignMatrix, Reduction
+
+LOSS_METHODS = ("newton", "subsampled", "admm")
+#: Columns of a Hessian's sketch where its number is left open.
+_RANK = 256
+
+
+@dataclass(frozen=True)
+class LossPlan:
+    """How a fit will run.
+
+    Attributes
+    ----------
+    design : DesignMatrix
+        With its cache and its number of concurrent tasks set.
+    budget : Budget
+    method : str
+        ``"newton"``: Hessians summed in the same passes as the gradients, models solved in memory.
+        ``"subsampled"``: Hessians of sampled rows.
+        ``"admm"``: Hessians as operators over the data, models solved by NysADMM.
+    why : str
+    rank : int
+        Columns of the sketch; 0 for none.
+    n_sampled : int
+        Rows kept in memory; 0 for none.
+    n_systems : int
+        Predictors solved for in the same passes.
+    scheduler : str
+    n_tasks : int
+    """
+
+    design: DesignMatrix
+    budget: Budget
+    method: str
+    why: str
+    rank: int
+    n_sampled: int
+    n_systems: int
+    scheduler: str
+    n_tasks: int
+
+    def sample_rows(self, seed: int) -> NDArray[np.int64] | None:
+        """Draw the rows to be kept, if any."""
+        return uniform_rows(self.design.shape[0], self.n_sampled, seed) if self.n_sampled else None
+
+    @property
+    def pass_bytes(self) -> int:
+        """Decoded bytes of one pass."""
+        return int(self.design.shape[0] * self.design.row_bytes)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of a pass that come from memory once they were read."""
+        return min(self.design.cache_bytes, self.pass_bytes)
+
+
+def plan_loss(
+    design: DesignMatrix,
+    *,
+    memory: Any,
+    rank: int | str,
+    n_columns: int,
+    method: str = "auto",
+    coupled: bool = False,
+) -> LossPlan:
+    """Choose the method, the concurrency and the cache, within the memory limit; no read.
+
+    Parameters
+    ----------
+    design : DesignMatrix
+    memory : int, float, str or None
+    rank : int or "auto"
+    n_columns : int
+    method : str
+        ``"auto"`` or one of :data:`LOSS_METHODS`.
+    coupled : bool
+        Whether the loss couples its columns, as that of several classes does.
+
+    Raises
+    ------
+    InputError
+        If a rank was given for a method without a sketch.
+    MemoryBudgetError
+        If nothing fits; names the smallest limit that would do.
+    """
+    if rank != "auto" and method in ("newton", "subsampled"):
+        message = f"rank={rank!r} is for solver='admm': solver={method!r} has no sketch"
+        raise InputError(message)
+    check_rank(rank, design.shape[1])
+    limit = parse_memory(memory)
+    kind, threads = scheduler()
+    base = {"process": resident_bytes(), "allowance": ALLOWANCE}
+    order: tuple[str, ...]
+    why: dict[str, str]
+    if method != "auto":
+        order, why = (method,), {method: "it was asked for"}
+    elif rank != "auto":
+        order, why = ("admm",), {"admm": "a rank was asked for"}
+    else:
+        order, why = _preference(design, n_columns, coupled=coupled)
+    plan = None
+    for name in order:
+        for width in _widths(rank, design.shape[1]) if name == "admm" and not coupled else [0]:
+            for tasks in _halving(threads):
+                candidate = replace(design, max_tasks=tasks)
+                m = sample_size(design) if name == "subsampled" or coupled else 0
+                needs = _needs(candidate, name, width, m, n_columns, coupled=coupled)
+                budget = Budget(limit, base | needs, "ask for fewer features, or for solver='admm'")
+                cache = 0 if design.source.resident else budget.spare
+                planned = replace(candidate, cache_bytes=cache)
+                plan = LossPlan(planned, budget, name, why[name], width, m, n_columns, kind, tasks)
+                if budget.peak <= limit:
+                    return plan
+    assert plan is not None
+    plan.budget.check()
+    return plan
+
+
+def sample_size(design: DesignMatrix) -> int:
+    """Count the rows whose Hessian stands for that of all: a few times the columns."""
+    return min(design.shape[0], max(_LEAST_SAMPLE, 4 * design.shape[1]))
+
+
+def _preference(design: DesignMatrix, k: int, *, coupled: bool) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Order the methods by what they are expected to cost."""
+    n, p = design.shape
+    m = sample_size(design)
+    if coupled:
+        reasons = {
+            "subsampled": "the classes' Hessian of sampled rows needs no pass",
+            "newton": "the sample does not fit in memory",
+        }
+        return ("subsampled", "newton"), reasons
+    read = n * design.row_bytes * _FLOPS_PER_BYTE + 6.0 * n * p * k
+    if not isinstance(design.features, Identity):
+        read += 2.0 * n * p * design.source.shape[1] + _FLOPS_PER_FEATURE * n * p
+    whole = _NEWTON_STEPS * (read + 1.0 * n * p * p * k)
+    sampled = _SAMPLED_STEPS * (read + 1.0 * m * p * p * k)
+    why = {
+        "newton": "few columns for so many rows: whole Hessians cost less than further passes",
+        "subsampled": "Hessians of sampled rows cost so much less that a few more passes do not matter",
+        "admm": "the Hessians do not fit in memory",
+    }
+    cheap = ("newton", "subsampled") if whole <= sampled or m >= n else ("subsampled", "newton")
+    return (*cheap, "admm"), why
+
+
+#: Steps to a relative gap of 1e-6 that the two kinds of Newton's method typically take.
+_NEWTON_STEPS, _SAMPLED_STEPS = 7, 16
+#: Arithmetic in whose time a byte is read, or one feature is mapped.
+_FLOPS_PER_BYTE, _FLOPS_PER_FEATURE = 40.0, 150.0
+_LEAST_SAMPLE = 4096
+
+
+def _widths(rank: int | str, p: int) -> Iterator[int]:
+    return _halving(min(p, _RANK), min(p, 16)) if rank == "auto" else iter([int(rank)])
+
+
+def _halving(count: int, smallest: int = 1) -> Iterator[int]:
+    while count > smallest:
+        yield count
+        count //= 2
+    yield max(count, smallest)
+
+
+def _needs(
+    design: DesignMatrix, method: str, rank: int, n_sampled: int, k: int, *, coupled: bool
+) -> dict[str, int]:
+    """Count bytes in the phase that holds most: set-up, evaluation, or products."""
+    p = design.shape[1]
+    gather: list[Reduction] = [SetUp()]
+    if n_sampled:
+        gather.append(RowSample(np.empty(n_sampled, np.int64)))
+    setup = pass_needs(design, *gather)
+    zeros = np.zeros(p)
+    shift = None if design.sparse or not isinstance(design.features, Identity) else zeros
+    shifted = replace(design, centering=Centering(zeros, np.ones(p), np.zeros(design.n_targets), shift))
+    W, b = np.broadcast_to(np.float64(0), (p, k)), np.zeros(k)
+    outcome = Outcome(Logistic(), np.zeros(k, np.intp))
+    whole = method == "newton" and not coupled
+    reductions: list[Reduction] = [LossSums(outcome, W, b, True, tuple(range(k)) if whole else ())]
+    if rank:
+        test = np.broadcast_to(np.float64(0), (p, rank * k))
+        reductions.append(HessianProduct(outcome, W, b, test, np.repeat(np.arange(k), rank)))
+    evaluate = pass_needs(shifted.with_precision("double"), *reductions)
+    evaluate["solver"] = 24 * 8 * p * k
+    if method == "admm" and not coupled:
+        evaluate["sketch"] = 8 * p * rank * (k + 7)
+    else:
+        evaluate["Hessians"] = (2 * k + 2) * 8 * p * p
+    if n_sampled:
+        wide = 0 if isinstance(design.features, Identity) else p * design.dtype.itemsize
+        evaluate["sample"] = int(n_sampled * (design.row_bytes + wide + 24 * (k + 1)))
+    return max([setup, evaluate], key=lambda needs: sum(needs.values()))

@@ -1,0 +1,275 @@
+"""Losses over a design as composite solvers see them: one pass for everything at given coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nysstream.operators import LinearOperator, as_operator
+from nysstream.operators.hessian import CoupledHessian, HessianOperator
+from nysstream.sketching.nystrom import Sketch
+from nysstream.sketching.shifted_inverse import BlockDiagonal, ShiftedInverse
+from nysstream.solvers.composite import Curvature, Evaluation, Smooth
+from nysstream.streaming import HessianProduct, LossSums, SquaredResidual, reduce
+from nysstream.trace import Trace, tracing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nysstream.estimators.least_squares import LeastSquares
+    from nysstream.operators.base import Array, Precision
+    from nysstream.streaming import DesignMatrix, Outcome, Reduction
+
+    Vector = NDArray[np.float64]
+    Block = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A uniform sample of the rows, in memory.
+
+    Attributes
+    ----------
+    design : DesignMatrix
+        Centred and scaled as the whole.
+    factor : float
+        What its sums are multiplied with to estimate those over all rows.
+    weight : float
+        Of all rows.
+    """
+
+    design: DesignMatrix
+    factor: float
+    weight: float
+
+
+class Untraced(LinearOperator):
+    """An operator over rows in memory, whose products are no passes over the data."""
+
+    psd = True
+
+    def __init__(self, operator: LinearOperator) -> None:
+        self.operator = operator
+        self.shape, self.dtype, self.eps = operator.shape, operator.dtype, operator.eps
+
+    def matmat(self, V: Array, *, precision: Precision | None = None) -> Array:
+        """Multiply outside the current trace."""
+        with tracing(Trace()):
+            return self.operator.matmat(V, precision=precision)
+
+    def trace(self) -> float | None:
+        """Return the trace of the operator."""
+        return self.operator.trace()
+
+
+class LeastSquaresLoss(Smooth):
+    r"""Half the weighted sum of squared residuals of every column, after a set-up pass.
+
+    Intercepts are eliminated by centring. The model is the loss itself: the Gram matrix in memory, or the
+    design as an operator with a preconditioner.
+
+    Parameters
+    ----------
+    problem : LeastSquares
+    targets : ndarray of int, shape (k,)
+        Target of each column.
+    """
+
+    intercept = False
+    least_squares = True
+    coupled = False
+
+    def __init__(self, problem: LeastSquares, targets: NDArray[np.intp]) -> None:
+        self.problem = problem
+        self.targets = targets
+        self.shape = (problem.design.shape[1], targets.size)
+        gram = getattr(problem.preconditioner, "gram", None) if problem.method == "gram" else None
+        model = _in_memory(gram) if gram is not None else Curvature(problem.operator, problem.preconditioner)
+        self.model = (model,)
+        self._squares = problem.statistics.target_squares[targets]
+        self._evaluations = 0
+
+    @property
+    def passes(self) -> int:
+        """Reads since the set-up."""
+        return self._evaluations + self.problem.operator.passes
+
+    def known(self) -> Evaluation:
+        """Give loss and gradient at zero, from the set-up."""
+        return self._evaluation(
+            -self.problem.cross[:, self.targets], self._squares, -self._squares, precise=False
+        )
+
+    def evaluate(self, W: Block, intercept: Vector, *, precise: bool = True) -> Evaluation:
+        """Evaluate loss and gradient from the rows in double precision; one pass, none at zero."""
+        cross = self.problem.cross[:, self.targets]
+        if not precise and not W.any():
+            return self._evaluation(-cross, self._squares, -self._squares, precise=False)
+        double = self.problem.design.with_precision("double")
+        reduction = SquaredResidual(np.ascontiguousarray(W), self.targets)
+        ((gradient, squares),) = reduce(double, reduction, name="certify")
+        self._evaluations += 1
+        # From what this pass saw: sums of the set-up may be rounded to single precision.
+        inner = -np.einsum("ij,ij->j", gradient, W) - squares
+        return self._evaluation(-gradient, squares, inner, precise=True)
+
+    def _evaluation(self, gradient: Block, squares: Vector, inner: Vector, *, precise: bool) -> Evaluation:
+        zeros = np.zeros_like(squares)
+        conjugate = np.stack([squares, inner, zeros, zeros])
+        cross = np.broadcast_to(np.float64(0), gradient.shape)
+        return Evaluation(
+            0.5 * squares, gradient, zeros, zeros, cross, zeros, cross, conjugate, self.model, precise
+        )
+
+
+class GeneralLoss(Smooth):
+    r"""The weighted sum of a loss over the rows, :math:`\sum_i h_i \phi(\tilde x_i^\top w_j + b_j, y_{ij})`.
+
+    Parameters
+    ----------
+    design : DesignMatrix
+        Centred and scaled.
+    outcome : Outcome
+    n_columns : int
+        Predictors solved for in the same passes; where the loss couples them, classes.
+    method : {"newton", "subsampled", "admm"}
+        What the models' curvature is made of: all rows, in the passes that are made anyway; sampled rows in
+        memory; or products with all rows, for one more pass each.
+    fit_intercept : bool
+    sample : Sample, optional
+        For ``"subsampled"``, and where classes are coupled.
+    rank : int
+        Columns of the sketch of each Hessian, for ``"admm"``.
+    rng : numpy.random.Generator
+        Of the sketches.
+    """
+
+    least_squares = False
+
+    def __init__(
+        self,
+        design: DesignMatrix,
+        outcome: Outcome,
+        n_columns: int,
+        *,
+        method: str,
+        fit_intercept: bool,
+        sample: Sample | None = None,
+        rank: int = 0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.design = design
+        self.outcome = outcome
+        self.intercept = fit_intercept
+        self.coupled = outcome.loss.coupled
+        self.shape = (design.shape[1], n_columns)
+        self.method = method
+        self.sample = sample
+        self.operators: list[HessianOperator | CoupledHessian] = []
+        self._evaluations = 0
+        self._last: tuple[Block, Vector, Evaluation] | None = None
+        self._test: Block | None = None
+        if method == "admm" and not self.coupled:
+            rng = np.random.default_rng(0) if rng is None else rng
+            self._test = np.linalg.qr(rng.standard_normal((design.shape[1], rank)))[0]
+
+    @property
+    def passes(self) -> int:
+        """Reads since the set-up."""
+        return self._evaluations + sum(operator.passes for operator in self.operators)
+
+    def evaluate(self, W: Block, intercept: Vector, *, precise: bool = True) -> Evaluation:
+        """Evaluate loss, gradient and curvature; one pass, none where it was evaluated last."""
+        if self._last is not None:
+            V, b, held = self._last
+            self._last = None
+            if np.array_equal(V, W) and np.array_equal(b, intercept) and (held.precise or not precise):
+                return held
+        W = np.ascontiguousarray(W)
+        k = self.shape[1]
+        precise = precise or self.design.dtype == np.float64
+        design = self.design.with_precision("double") if precise else self.design
+        whole = self.method == "newton" and not self.coupled
+        sums = LossSums(self.outcome, W, intercept, self.intercept, tuple(range(k)) if whole else ())
+        reductions: list[Reduction] = [sums]
+        of = np.empty(0, np.intp)
+        if self._test is not None:
+            of = np.repeat(np.arange(k), self._test.shape[1])
+            test = np.tile(self._test, (1, k))
+            reductions.append(HessianProduct(self.outcome, W, intercept, test, of, self.intercept))
+        values, *sketches = reduce(design, *reductions, name="certify" if precise else "evaluate")
+        self._evaluations += 1
+        if self.coupled:
+            model: tuple[Curvature, ...] = (self._coupled(W, intercept),)
+        elif whole:
+            model = tuple(_in_memory(hessian) for hessian in values.hessians)
+        elif self.method == "subsampled":
+            model = tuple(_in_memory(hessian) for hessian in self._sampled_hessians(W, intercept))
+        else:
+            model = tuple(self._over_data(j, W, intercept, sketches[0][:, of == j]) for j in range(k))
+        return Evaluation(
+            values.loss,
+            values.gradient,
+            values.slope if self.intercept else np.zeros(k),
+            values.curvature,
+            values.cross,
+            values.move,
+            values.toward,
+            values.conjugate,
+            model,
+            precise,
+        )
+
+    def begin(self, W: Block, intercept: Vector) -> Evaluation:
+        """Evaluate where a solver is about to start, and keep the result for it."""
+        found = self.evaluate(W, intercept, precise=False)
+        self._last = (W, intercept, found)
+        return found
+
+    def _sampled_hessians(self, W: Block, intercept: Vector) -> list[Block]:
+        assert self.sample is not None
+        k = self.shape[1]
+        sums = LossSums(self.outcome, W, intercept, self.intercept and not self.coupled, tuple(range(k)))
+        with tracing(Trace()):  # rows in memory: no pass over the data, and not to be counted as one
+            (values,) = reduce(self.sample.design, sums, name="sample")
+        return [self.sample.factor * hessian for hessian in values.hessians]
+
+    def _over_data(self, j: int, W: Block, intercept: Vector, product: Block) -> Curvature:
+        outcome = replace(self.outcome, columns=self.outcome.columns[[j]])
+        at, b = W[:, [j]], intercept[[j]]
+        operator = HessianOperator(self.design, outcome, at, b, fit_intercept=self.intercept)
+        self.operators.append(operator)
+        assert self._test is not None
+        nystrom = Sketch(self._test, product, self.design.eps).nystrom()
+        return Curvature(operator, nystrom.preconditioner() if nystrom.rank else None)
+
+    def _coupled(self, W: Block, intercept: Vector) -> Curvature:
+        """Make the Hessian of all classes an operator, preconditioned with its diagonal blocks."""
+        assert self.sample is not None
+        blocks = self._sampled_hessians(W, intercept)
+        p, k = self.shape
+        ones = np.full((1, 1), self.sample.weight / k)  # of the intercepts, whose column is of ones
+        parts: list[ShiftedInverse] = []
+        for block in blocks:
+            parts += [ShiftedInverse(block), *([ShiftedInverse(ones)] if self.intercept else [])]
+        sizes = [p, *([1] if self.intercept else [])] * k
+        in_memory = self.method == "subsampled"
+        operator = CoupledHessian(
+            self.sample.design if in_memory else self.design,
+            self.outcome,
+            W,
+            intercept,
+            fit_intercept=self.intercept,
+            diagonal=float(sum(np.trace(block) for block in blocks)),
+            factor=self.sample.factor if in_memory else 1.0,
+        )
+        if in_memory:
+            return Curvature(Untraced(operator), BlockDiagonal(parts, sizes), in_memory=True, stacked=True)
+        self.operators.append(operator)
+        return Curvature(operator, BlockDiagonal(parts, sizes), stacked=True)
+
+
+def _in_memory(hessian: Block) -> Curvature:
+    return Curvature(as_operator(hessian, psd=True), ShiftedInverse(hessian), exact=True, in_memory=True)

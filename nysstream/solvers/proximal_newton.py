@@ -1,0 +1,317 @@
+"""Proximal Newton: quadratic models of the loss, minimised with the regularizer in memory or by NysADMM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nysstream.errors import InputError
+from nysstream.regularizers import Separable
+from nysstream.solvers.admm import ADMM
+from nysstream.solvers.base import Solver, Status
+from nysstream.solvers.composite import Composite, Evaluation
+from nysstream.solvers.quadratic import CompositeQuadratic
+from nysstream.solvers.smooth_quadratic import SmoothQuadratic, is_quadratic
+
+if TYPE_CHECKING:
+    from nysstream.regularizers import Regularizer
+    from nysstream.solvers.quadratic import Block, Certified, Vector
+
+#: Steps that may fail to improve on the certificate before rounding is blamed.
+_PATIENCE = 4
+#: A model is solved to this fraction of what it is to gain.
+_FORCING = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class NewtonState:
+    """Iterates of all columns.
+
+    Attributes
+    ----------
+    W, intercept : ndarray, shapes (p, k) and (k,)
+    at : Evaluation
+        Of the loss there.
+    objective : ndarray, shape (k,)
+    best, best_intercept : ndarray
+        The best certified iterate.
+    certified : Certified
+        Of the best.
+    models : tuple of CompositeQuadratic
+        Being minimised; empty between two steps.
+    inner : tuple
+        One state of the inner solver per model.
+    iterations, inner_iterations, failures : int
+    """
+
+    W: Block
+    intercept: Vector
+    at: Evaluation
+    objective: Vector
+    best: Block
+    best_intercept: Vector
+    certified: Certified
+    models: tuple[CompositeQuadratic, ...] = ()
+    inner: tuple[Any, ...] = ()
+    iterations: int = 0
+    inner_iterations: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class ProximalNewton(Solver[Composite, NewtonState]):
+    r"""Minimise a quadratic model of the loss plus the regularizer; repeat at the minimiser.
+
+    Parameters
+    ----------
+    tol : float
+        Relative duality gap at which to stop; where there is no gap, relative distance from optimality.
+    max_iterations : int
+        Models at most.
+    inner : ADMM
+        Settings for the models; their tolerance is set as the outer iteration needs it.
+
+    Notes
+    -----
+    Cost: one pass per model, which evaluates loss, gradient and curvature together and certifies the
+    iterate; and the passes of the models' products where the curvature is an operator over the data.
+
+    A model of least squares is the loss itself, up to the rounding of sums: the second pass verifies, in
+    double precision, and later models refine.
+
+    References
+    ----------
+    .. [1] Lee, Sun and Saunders, "Proximal Newton-type methods for minimizing composite functions",
+       SIAM J. Optim., 2014.
+    """
+
+    tol: float = 1e-6
+    max_iterations: int = 100
+    inner: ADMM = field(default_factory=ADMM)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tol < 1 or self.max_iterations < 1:
+            message = (
+                f"tol={self.tol}, max_iterations={self.max_iterations}: give a tolerance from 0 to 1 and a "
+                "positive count"
+            )
+            raise InputError(message)
+
+    def init(self, problem: Composite, start: tuple[Block, Vector] | None) -> NewtonState:
+        """Start at zero for no pass where the loss is known there, or elsewhere for one."""
+        p, k = problem.smooth.shape
+        W, b = (np.zeros((p, k)), np.zeros(k)) if start is None else start
+        W = problem.regularizer.prox(W, 1e-12)
+        at = problem.smooth.evaluate(W, b, precise=False)
+        certified = problem.certify(W, at)
+        return NewtonState(W, b, at, certified.objective, W, b, certified)
+
+    def step(self, problem: Composite, state: NewtonState) -> NewtonState:
+        """Finish the models in memory and evaluate; or take one iteration of models over the data."""
+        if not state.models and not state.at.precise and state.certified.measure.max() <= self.tol:
+            return self._verify(problem, state)
+        if not state.models:
+            state = self._model(problem, state)
+        solver = self._inner_solver(problem, state)
+        in_memory = all(curvature.in_memory for curvature in state.at.model)
+        while True:
+            inner = tuple(
+                solver.step(model, part) if solver.check(model, part) is None else part
+                for model, part in zip(state.models, state.inner, strict=True)
+            )
+            state = replace(state, inner=inner, inner_iterations=state.inner_iterations + 1)
+            if self._solved(solver, state):
+                return self._advance(problem, state)
+            if not in_memory:
+                return state
+
+    def check(self, problem: Composite, state: NewtonState) -> Status | None:
+        """Stop when every column is certified, progress ends, or the limit is reached."""
+        if state.at.precise and state.certified.measure.max() <= self.tol:
+            return Status.CONVERGED
+        if state.failures >= _PATIENCE:
+            return Status.STALLED
+        return Status.MAX_ITERATIONS if state.iterations >= self.max_iterations else None
+
+    def value(self, problem: Composite, state: NewtonState) -> tuple[Block, Vector]:
+        """Return the best certified coefficients and intercepts."""
+        return state.best, state.best_intercept
+
+    def report(self, problem: Composite, state: NewtonState) -> dict[str, Any]:
+        """Measure the certificate of the worst column."""
+        certified = state.certified
+        gap = certified.relative_gap
+        return {
+            "iterations": state.iterations,
+            "inner_iterations": state.inner_iterations,
+            "objective": certified.objective,
+            "duality_gap": float(gap.max()) if np.isfinite(gap).all() else None,
+            "optimality": float(certified.optimality.max()),
+        }
+
+    def passes_ahead(self, problem: Composite, state: NewtonState) -> int:
+        """Count the evaluation, and the products of an iteration over the data."""
+        over_data = any(not part.in_memory for part in state.at.model)
+        return 1 + (self.inner.cg_steps if over_data else 0)
+
+    def passes_to_finish(self, problem: Composite, state: NewtonState) -> int:
+        """Count the evaluation of a model that was being minimised."""
+        return 1 if state.models else 0
+
+    def finish(self, problem: Composite, state: NewtonState) -> NewtonState:
+        """Evaluate where the model that was being minimised has got to."""
+        return self._advance(problem, state) if state.models else state
+
+    def _model(self, problem: Composite, state: NewtonState) -> NewtonState:
+        at, k = state.at, state.W.shape[1]
+        if at.model[0].stacked:
+            return self._stacked_model(problem, state)
+        shared = len(at.model) == 1
+        gradient = at.eliminate()
+        models, inner = [], []
+        solver = self._inner_solver(problem, state)
+        for i, curvature in enumerate(at.model):
+            columns = np.arange(k) if shared else np.array([i])
+            W, g = state.W[:, columns], gradient[:, columns]
+            product = curvature.operator.matmat(W) if W.any() else np.zeros_like(W)
+            constant = at.loss[columns] - _dots(g, W) + 0.5 * _dots(W, product)
+            model = CompositeQuadratic(
+                curvature.operator,
+                product - g,
+                constant,
+                problem.regularizer.columns(columns),
+                curvature.preconditioner,
+                curvature.exact,
+                problem.smooth.least_squares,
+                problem.scale[columns],
+            )
+            models.append(model)
+            inner.append(solver.init(model, W if W.any() else None))
+        return replace(state, models=tuple(models), inner=tuple(inner))
+
+    def _stacked_model(self, problem: Composite, state: NewtonState) -> NewtonState:
+        """Make one model of all columns, which the loss couples, with their intercepts."""
+        at, curvature = state.at, state.at.model[0]
+        extra = problem.smooth.intercept
+        v = _stack(state.W, state.intercept, extra=extra)
+        g = _stack(at.gradient, at.slope, extra=extra)
+        product = curvature.operator.matmat(v) if v.any() else np.zeros_like(v)
+        constant = at.loss[:1] - _dots(g, v) + 0.5 * _dots(v, product)
+        regularizer = _stacked(problem.regularizer, state.W.shape, extra=extra)
+        model = CompositeQuadratic(
+            curvature.operator,
+            product - g,
+            constant,
+            regularizer,
+            curvature.preconditioner,
+            curvature.exact,
+            least_squares=False,
+            scale=problem.scale[:1],
+        )
+        solver = self._inner_solver(problem, state)
+        inner = solver.init(model, v if v.any() else None)
+        return replace(state, models=(model,), inner=(inner,))
+
+    def _inner_solver(self, problem: Composite, state: NewtonState) -> Solver[CompositeQuadratic, Any]:
+        """Ask of the models a fraction of what is missing, and no less than what rounding allows."""
+        if problem.smooth.least_squares:  # the model is the loss itself
+            forcing = 0.3 * self.tol
+        else:
+            forcing = _FORCING * min(1.0, float(state.certified.optimality.max()))
+        tol = max(forcing, 1e-14)
+        over_products = not all(curvature.exact for curvature in state.at.model)
+        if over_products and is_quadratic(problem.regularizer):
+            return SmoothQuadratic(tol=tol)
+        return replace(self.inner, tol=tol)
+
+    def _solved(self, solver: Solver[CompositeQuadratic, Any], state: NewtonState) -> bool:
+        return all(
+            solver.check(model, part) is not None
+            for model, part in zip(state.models, state.inner, strict=True)
+        )
+
+    def _advance(self, problem: Composite, state: NewtonState) -> NewtonState:
+        """Evaluate at the models' minimisers, for one pass; shorten steps that do not descend."""
+        at, solver = state.at, self._inner_solver(problem, state)
+        values = [solver.value(m, s) for m, s in zip(state.models, state.inner, strict=True)]
+        if at.model[0].stacked:
+            p, k = state.W.shape
+            columns = values[0].reshape(k, -1).T
+            W = np.ascontiguousarray(columns[:p])
+            full = columns[p] - state.intercept if problem.smooth.intercept else np.zeros(k)
+        else:
+            W = np.hstack(values)
+            slope = at.slope + _dots(at.cross, W - state.W)
+            move = np.divide(slope, at.curvature, out=np.zeros_like(slope), where=at.curvature > 0)
+            full = -move if problem.smooth.intercept else np.zeros_like(move)
+        D = W - state.W
+        length = np.ones(W.shape[1])
+        for _ in range(8):
+            V, b = state.W + length * D, state.intercept + length * full
+            V = np.where(length == 1, W, V)
+            found = problem.smooth.evaluate(V, b, precise=False)
+            certified = problem.certify(V, found)
+            noise = 1e-12 * np.abs(state.objective)
+            fallen = certified.objective <= state.objective + noise
+            if problem.smooth.least_squares or fallen.all():
+                break
+            length = np.where(fallen, length, 0.3 * length)
+        better, merged = state.certified.merge(certified)
+        improved = merged.improves_on(state.certified)
+        return replace(
+            state,
+            W=V,
+            intercept=b,
+            at=found,
+            objective=certified.objective,
+            best=np.where(better, V, state.best),
+            best_intercept=np.where(better, b, state.best_intercept),
+            certified=merged,
+            models=(),
+            inner=(),
+            iterations=state.iterations + 1,
+            failures=0 if improved else state.failures + 1,
+        )
+
+    def _verify(self, problem: Composite, state: NewtonState) -> NewtonState:
+        """Evaluate the best iterate again, in double precision."""
+        at = problem.smooth.evaluate(state.best, state.best_intercept)
+        certified = problem.certify(state.best, at)
+        return replace(
+            state,
+            W=state.best,
+            intercept=state.best_intercept,
+            at=at,
+            objective=certified.objective,
+            certified=certified,
+            iterations=state.iterations + 1,
+        )
+
+
+def _dots(X: Block, Y: Block) -> Vector:
+    return np.asarray(np.einsum("ij,ij->j", X, Y))
+
+
+def _stack(W: Block, intercept: Vector, *, extra: bool) -> Block:
+    """Put columns, each with its intercept if there are any, under one another."""
+    whole = np.vstack([W, intercept]) if extra else W
+    return np.ascontiguousarray(whole.T).reshape(-1, 1)
+
+
+def _stacked(regularizer: Regularizer, shape: tuple[int, ...], *, extra: bool) -> Separable:
+    """Give the penalty of stacked columns; their intercepts are free."""
+    if not isinstance(regularizer, Separable):
+        message = (
+            f"{type(regularizer).__name__} does not go with losses that couple classes: give a sum over "
+            "coefficients, such as ElasticNet"
+        )
+        raise InputError(message)
+
+    def stack(setting: Any, free: float) -> Block:
+        full = np.broadcast_to(setting, shape)
+        return _stack(full, np.full(shape[1], free), extra=extra)
+
+    names = {"l1": 0.0, "l2": 0.0, "lower": -np.inf, "upper": np.inf}
+    return Separable(**{name: stack(getattr(regularizer, name), free) for name, free in names.items()})
