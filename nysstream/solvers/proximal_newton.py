@@ -221,8 +221,7 @@ class ProximalNewton(Solver[Composite, NewtonState]):
         else:
             forcing = _FORCING * min(1.0, float(state.certified.optimality.max()))
         tol = max(forcing, 1e-14)
-        over_products = not all(curvature.exact for curvature in state.at.model)
-        if over_products and is_quadratic(problem.regularizer):
+        if is_quadratic(problem.regularizer):
             return SmoothQuadratic(tol=tol)
         return replace(self.inner, tol=tol)
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from nysstream.operators.algebra import Dense
 from nysstream.regularizers import Separable
 from nysstream.sketching.preconditioner import Identity
 from nysstream.solvers.base import Solver, Status
+from nysstream.solvers.polish import polish
 from nysstream.solvers.quadratic import Certified, CompositeQuadratic
 
 if TYPE_CHECKING:
@@ -51,7 +53,9 @@ class CGState:
 
 @dataclass(frozen=True)
 class SmoothQuadratic(Solver[CompositeQuadratic, CGState]):
-    """Preconditioned conjugate gradients on :math:`(A + D) w = b`, with D the diagonal of an l2 penalty.
+    """Solve :math:`(A + D) w = b`, with D the diagonal of an l2 penalty.
+
+    A matrix in memory is factored; otherwise these are preconditioned conjugate gradients.
 
     Parameters
     ----------
@@ -70,8 +74,11 @@ class SmoothQuadratic(Solver[CompositeQuadratic, CGState]):
     needs: ClassVar[frozenset[str]] = frozenset({"psd"})
 
     def init(self, problem: CompositeQuadratic, start: Block | None) -> CGState:
-        """Start at zero for no product, or elsewhere for one."""
+        """Start at zero for no product, or elsewhere for one; at the solution where A is in memory."""
         W = np.zeros_like(problem.rhs) if start is None else np.array(start, dtype=np.float64)
+        if isinstance(problem.operator, Dense):  # all coordinates are free: one factorisation solves it
+            solved = polish(problem, W)
+            W = W if solved is None else solved
         product = problem.operator.matmat(W) if W.any() else np.zeros_like(W)
         R = problem.rhs - product - self._penalty(problem) * W
         V = self._precondition(problem, R)
