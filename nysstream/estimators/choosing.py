@@ -24,8 +24,17 @@ if TYPE_CHECKING:
 SAMPLE_ROWS = 1024
 #: What a pass in double precision costs in single ones, where the products are arithmetic.
 _DOUBLE = 2.5
-#: Passes that remove the float32 error of a Gram matrix: one or two steps, and the verification.
-_REFINEMENT = 2
+#: Steps that remove the float32 error of a Gram matrix: at common tolerances every other problem
+#: needs one.
+_REFINEMENT, _COMMON_TOL = (0.5, 2.0), 1e-7
+#: Half of Chebyshev's bound on iterations, since spectra cluster, holds for errors of low rank; what
+#: a sketch leaves over is spread more evenly.
+_CLUSTERED, _SPREAD = 0.5, 0.65
+#: Seconds of arithmetic below which the Gram matrix is taken unseen: looking ahead costs a few tenths.
+_QUICK = 0.5
+#: Rates that a measurement may give, flops per second: beyond, a clock has failed.
+_SLOWEST, _FASTEST = 1e8, 1e15
+_TINY = 1e-200
 #: Sampled rows per column, and how much more iterations take than on rows of equal leverage.
 _ROWS_PER_COLUMN, _COHERENCE = 4, 2.0
 
@@ -44,16 +53,29 @@ class Outlook:
         Estimates of the leading eigenvalues of the Gram matrix, descending.
     rest : float
         Sum of the other eigenvalues.
+    missed : ndarray
+        Estimates of the trace that the span of so many rows as in ``missed_ranks`` leaves over, from
+        rows that are not among them.
+    missed_ranks : ndarray of int
+        Ascending.
     """
 
     pass_seconds: float
     flops: float
     values: NDArray[np.float64]
     rest: float
+    missed: NDArray[np.float64]
+    missed_ranks: NDArray[np.intp]
 
     def effective_dimension(self, shift: float) -> float:
         """Estimate the effective dimension; the eigenvalues beyond the sample count in full."""
         return float(np.sum(self.values / (self.values + shift))) + self.rest / shift
+
+    def sketch_error(self, rank: int) -> float:
+        """Estimate the largest eigenvalue of what a sketch of this rank leaves over."""
+        level = float(self.values[min(rank, self.values.size) - 1])
+        tail = float(np.interp(rank, self.missed_ranks, self.missed))
+        return level + tail / max(rank, 1)
 
 
 @dataclass(frozen=True)
@@ -85,29 +107,68 @@ def look_ahead(design: DesignMatrix, n_systems: int, n_tasks: int) -> Outlook:
     rows = design.sample_rows(SAMPLE_ROWS)
     read_rate = len(rows) * design.row_bytes / max(time.perf_counter() - began, 1e-6)
     n = design.shape[0]
-    with single_threaded_blas():
-        raw = rows.astype(design.dtype)
-        design.features(raw[:64])  # draws the weights
-        began = time.perf_counter()
-        Z = to_host(design.features(raw))
-        vectors = np.ones((Z.shape[1], n_systems), Z.dtype)
-        Z.T @ (Z @ vectors)
-        row_seconds = (time.perf_counter() - began) / len(rows) / n_tasks
-    cached = design.source.resident or n * design.row_bytes <= design.cache_bytes
-    read_seconds = 0.0 if cached else n * design.row_bytes / read_rate
     # On one thread: an eigenvalue problem this small only waits for others on a busy machine.
     with single_threaded_blas():
-        Z = Z - Z.mean(axis=0, dtype=np.float64).astype(Z.dtype)
-        values = scipy.linalg.eigvalsh((Z @ Z.T).astype(np.float64))[::-1]
+        Z, row_seconds = _timed_features(design, rows.astype(design.dtype), n_systems)
+        # What is not finite is found and named by the set-up pass.
+        Z = np.nan_to_num(Z, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        Z -= Z.mean(axis=0, dtype=np.float64).astype(Z.dtype)
+        products = Z @ Z.T
+        values = scipy.linalg.eigvalsh(products, check_finite=False)[::-1].astype(np.float64)
+        missed_ranks, missed = _missed(products)
+    cached = design.source.resident or n * design.row_bytes <= design.cache_bytes
+    read_seconds = 0.0 if cached else n * design.row_bytes / read_rate
     # The sample's small eigenvalues are noise: keep half, and the trace of the rest.
     kept = values[: max(1, min(len(rows) // 2, design.shape[1]))]
     scale = n / len(rows)
     return Outlook(
-        max(read_seconds, n * row_seconds),
+        max(read_seconds, n * row_seconds / n_tasks),
         multiplication_rate() * n_tasks,
         np.maximum(kept, 0.0) * scale,
-        float(np.sum(values[kept.size :])) * scale,
+        max(0.0, float(np.sum(values[kept.size :]))) * scale,
+        missed * n,
+        missed_ranks,
     )
+
+
+def _timed_features(design: DesignMatrix, raw: NDArray[Any], n_systems: int) -> tuple[NDArray[Any], float]:
+    """Map the rows and multiply them as a pass does; seconds of a row, from the faster half."""
+    design.features(raw[:64])  # draws the weights
+    pieces, fastest = [], math.inf
+    for half in np.array_split(raw, min(2, len(raw))):
+        began = time.perf_counter()
+        Z = to_host(design.features(half))
+        vectors = np.ones((Z.shape[1], n_systems), Z.dtype)
+        Z.T @ (Z @ vectors)
+        fastest = min(fastest, (time.perf_counter() - began) / len(half))
+        pieces.append(Z)
+    return np.concatenate(pieces), fastest
+
+
+def _missed(products: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Estimate the part of a row's square that the span of some rows misses, for numbers of rows.
+
+    In the sample itself rows span much of one another by chance; those held out do not lie.
+    """
+    m = len(products)
+    order = np.random.default_rng(0).permutation(m)
+    ranks = np.unique([max(1, m // 32), max(1, m // 8), max(1, m // 4), max(1, m // 2)])
+    shuffled = products[np.ix_(order, order)].astype(np.float64)
+    size = float(np.trace(shuffled)) / m
+    missed = []
+    for r in ranks:
+        inside = shuffled[:r, :r] + max(1e-6 * size, _TINY) * np.eye(r)
+        factor = scipy.linalg.cholesky(inside, lower=True, check_finite=False)
+        seen = scipy.linalg.solve_triangular(factor, shuffled[:r, r:], lower=True, check_finite=False)
+        outside = np.diagonal(shuffled)[r:].sum() - float(np.sum(seen**2))
+        missed.append(max(0.0, outside) / max(1, m - r))
+    return ranks, np.array(missed)
+
+
+def quick(design: DesignMatrix, n_tasks: int) -> bool:
+    """Whether the Gram matrix takes less arithmetic than it would pay to look ahead."""
+    n, p = design.shape
+    return (n * p * (p + PANEL_ROWS) + p**3) / (multiplication_rate() * n_tasks) < _QUICK
 
 
 @functools.cache
@@ -120,7 +181,7 @@ def multiplication_rate() -> float:
             began = time.perf_counter()
             A.T @ (A @ A[:768, :])
             best = min(best, time.perf_counter() - began)
-    return 4 * 1024 * 768 * 768 / best
+    return min(max(4 * 1024 * 768 * 768 / max(best, 1e-9), _SLOWEST), _FASTEST)
 
 
 def candidates(
@@ -147,19 +208,18 @@ def candidates(
 
     gram_flops = n * p * (p + PANEL_ROWS)
     factor = n_problems * p**3 / 3 / (rate / 2)
+    refinement = _REFINEMENT[tol < _COMMON_TOL]
     found = {
         "gram": Candidate(
             "gram",
-            once + gram_flops / rate + factor + once + _REFINEMENT * verify,
-            2 + _REFINEMENT,
+            once + gram_flops / rate + factor + verify + refinement * (once + verify),
+            2 + 2 * refinement,
             f"{gram_flops / 1e12:.2g} Tflop once, then in memory",
         )
     }
 
-    tail = outlook.values[rank:]
-    level = float(outlook.values[min(rank, outlook.values.size) - 1]) if outlook.values.size else 0.0
-    error = level + (float(tail.sum()) + outlook.rest) / max(rank, 1)
-    steps = _steps(1 + error / shift if shift > 0 else math.inf, digits, p)
+    error = outlook.sketch_error(rank)
+    steps = _steps(1 + error / shift if shift > 0 else math.inf, digits, p, _SPREAD)
     found["nystrom"] = Candidate(
         "nystrom",
         once + 4 * n * p * rank / rate + steps * once + verify,
@@ -190,11 +250,11 @@ def sample_size(design: DesignMatrix) -> int:
     return min(n, _ROWS_PER_COLUMN * p)
 
 
-def _steps(condition: float, digits: float, p: int) -> int:
-    """Predict iterations from a condition number: half of Chebyshev's, since spectra cluster."""
+def _steps(condition: float, digits: float, p: int, share: float = _CLUSTERED) -> int:
+    """Predict iterations from a condition number, as a share of Chebyshev's bound."""
     if not math.isfinite(condition):
         return p
-    return max(1, min(p, math.ceil(0.5 * math.sqrt(condition) * digits / 2)))
+    return max(1, min(p, math.ceil(share * math.sqrt(condition) * digits / 2)))
 
 
 def describe(candidates_: dict[str, Candidate], chosen: str) -> list[tuple[str, Any, Any, str]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nysstream.errors import InputError
-from nysstream.estimators.choosing import Candidate, Outlook, candidates, look_ahead, sample_size
+from nysstream.estimators.choosing import Candidate, Outlook, candidates, look_ahead, quick, sample_size
 from nysstream.estimators.sampling import sample_needs
 from nysstream.features import Identity
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
@@ -33,7 +33,7 @@ from nysstream.streaming import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from nysstream.streaming import Folds, Reduction
 
@@ -107,6 +107,7 @@ def plan_fit(
     method: str = "auto",
     shift: float = 0.0,
     n_shifts: int | None = None,
+    n_start: int = 0,
     tol: float = 1e-6,
     folds: Folds | None = None,
 ) -> Plan:
@@ -127,6 +128,8 @@ def plan_fit(
     n_shifts : int, optional
         How many different ones a matrix in memory is to be factored for; None counts the matrix and
         its inverse.
+    n_start : int
+        Columns to start from that the set-up multiplies.
     tol : float
     folds : Folds, optional
         Of cross-validation: one problem for the rows outside each of them, and one for all rows.
@@ -145,7 +148,9 @@ def plan_fit(
     """
     check_rank(rank, design.shape[1])
     matrices = (2, 0) if n_shifts is None else matrices_held(n_shifts, all_positive=shift > 0)
-    fit = functools.partial(_fit_memory, design, memory, rank, n_systems, matrices=matrices, folds=folds)
+    fit = functools.partial(
+        _fit_memory, design, memory, rank, n_systems, matrices=matrices, n_start=n_start, folds=folds
+    )
     if method != "auto":
         return fit(method, "it was asked for")
     if rank != "auto":
@@ -155,7 +160,7 @@ def plan_fit(
         if plan.budget.peak <= plan.budget.limit:
             return plan
         return fit("nystrom", "the Gram matrix does not fit")
-    return _cheapest(design, memory, n_systems, shift, tol, matrices, folds)
+    return _cheapest(design, n_systems, shift, tol, folds, fit)
 
 
 def check_rank(rank: Any, p: int) -> None:
@@ -169,25 +174,21 @@ def check_rank(rank: Any, p: int) -> None:
 
 def _cheapest(
     design: DesignMatrix,
-    memory: int | float | str | None,
     n_systems: int,
     shift: float,
     tol: float,
-    matrices: tuple[int, int],
     folds: Folds | None,
+    fit: Callable[..., Plan],
 ) -> Plan:
     """Let the cost model choose among the methods that fit."""
     methods = METHODS if folds is None else FOLD_METHODS
-    plans = {
-        method: _fit_memory(
-            design, memory, "auto", n_systems, method, "", matrices=matrices, folds=folds, check=False
-        )
-        for method in methods
-    }
+    plans = {method: fit(method, "", check=False) for method in methods}
     fitting = {name: plan for name, plan in plans.items() if plan.budget.peak <= plan.budget.limit}
     if not fitting:
         smallest = min(plans.values(), key=lambda plan: plan.budget.peak)
         smallest.budget.check()
+    if "gram" in fitting and folds is None and quick(design, fitting["gram"].n_tasks):
+        return replace(fitting["gram"], why="so little arithmetic that a look ahead would not pay")
     first = next(iter(fitting.values()))
     outlook: Outlook = look_ahead(first.design, n_systems, first.n_tasks)
     rank = plans["nystrom"].rank
@@ -206,6 +207,7 @@ def _fit_memory(
     why: str,
     *,
     matrices: tuple[int, int] = (2, 0),
+    n_start: int = 0,
     folds: Folds | None = None,
     check: bool = True,
 ) -> Plan:
@@ -218,7 +220,7 @@ def _fit_memory(
         n_probes = N_PROBES if 0 < width < p else 0
         for tasks in _halving(threads):
             candidate = replace(design, max_tasks=tasks)
-            needs = _needs(candidate, method, width, n_probes, n_systems, folds, matrices)
+            needs = _needs(candidate, method, width, n_probes, n_systems, folds, matrices, n_start)
             budget = Budget(limit, base | needs, _knob(method, rank, design))
             cache = 0 if design.source.resident else budget.spare
             planned = replace(candidate, cache_bytes=cache)
@@ -266,6 +268,7 @@ def _needs(
     n_systems: int,
     folds: Folds | None,
     matrices: tuple[int, int],
+    n_start: int,
 ) -> dict[str, int]:
     """Count bytes in the phase that holds most: set-up, factorisation, or iteration."""
     p = design.shape[1]
@@ -274,21 +277,27 @@ def _needs(
     # Cross-validation keeps the sums of each fold, and has a problem for each and one for all rows.
     n_parts, n_problems = (1, 1) if folds is None else (folds.n_splits, folds.n_splits + 1)
     matrix = TestMatrix(p, rank, n_probes, 0) if rank else None
-    gather = SetUp(matrix, width, gram=method == "gram")
+    given = np.broadcast_to(np.float64(0), (p, n_start)) if n_start and method != "gram" else None
+    gather = SetUp(matrix, width, gram=method == "gram", given=given)
     reductions: list[Reduction] = [gather if folds is None else FoldSetUp(gather, folds)]
     rows = np.empty(sample_size(design), np.int64) if method == "subsampled" else np.empty(0, np.int64)
     if rows.size:
         reductions.append(RowSample(rows))
     setup = pass_needs(design, *reductions)
     kept = {"feature weights": setup["feature weights"], "block buffers": setup["block buffers"]}
-    setup["sketch"] = 2 * 8 * p * width
+    setup["sketch"] = 2 * 8 * p * (width + n_start)
     factor, iterate = dict(kept), dict(kept)
     iterate["preconditioner"] = n_problems * 8 * p * rank
     if method == "nystrom":
         # Test matrix, product, shifted product, factor, Q, and the vectors, beside LAPACK's copy.
         factor["sketch"] = 7 * 8 * p * width
-    if method == "gram":
+    assemble = kept | {"partial sums": 0}
+    if method == "gram" and folds is None:
+        # The last sum, as merged and as moved to the means, becomes one matrix.
+        assemble |= {"partial sums": 2 * gather.part_bytes(design), "Gram matrix": 8 * p * p}
+    elif method == "gram":
         setup["Gram matrix"] = 8 * p * p
+    if method == "gram":
         factor["Gram matrix"] = iterate["preconditioner"] = (held + passing) * 8 * p * p
     if folds is not None and method == "gram":
         factor["Gram matrix"] = n_problems * 8 * p * p
@@ -318,7 +327,7 @@ def _needs(
     iterate["solver"] = 12 * 8 * p * n_systems
     if folds is not None:
         iterate["means"] = n_problems * 4 * 8 * p * (1 + design.n_targets)
-    return max([setup, factor, iterate], key=lambda needs: sum(needs.values()))
+    return max([setup, assemble, factor, iterate], key=lambda needs: sum(needs.values()))
 
 
 def describe_threads(plan: Plan) -> str:

@@ -71,6 +71,9 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         ``"cpu"`` or ``"cuda"``; None takes a GPU where there is one.
     random_state : int, numpy.random.Generator or None, default 0
         Of the sketch. Feature maps have their own.
+    warm_start : bool, default False
+        Start from the coefficients of the previous fit, which costs no pass; one model may start
+        several. The Gram matrix needs no start.
     callback : callable, optional
         Called with :class:`nysstream.trace.Progress` as rows are done.
 
@@ -124,6 +127,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         memory: int | str | None = None,
         device: str | None = None,
         random_state: Any = 0,
+        warm_start: bool = False,
         callback: Callable[[Progress], None] | None = None,
     ) -> None:
         self.alpha = alpha
@@ -139,6 +143,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.memory = memory
         self.device = device
         self.random_state = random_state
+        self.warm_start = warm_start
         self.callback = callback
 
     def __sklearn_tags__(self) -> Any:
@@ -190,6 +195,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
                     seed=as_seed(self.random_state),
                     shifts=shifts,
                     rank=self.rank,
+                    start=self._previous(plan.design.shape[1], targets.size),
                 )
                 warn_not_unique(problem, shifts)
                 self._expect(trace, problem, shifts)
@@ -224,7 +230,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
     ) -> Result[Any]:
         """Solve for every pair of target and shift, as columns of one block PCG."""
         return solve(
-            problem.system(targets, shifts),
+            problem.system(targets, shifts, rtol=self.tol),
             PCG(rtol=self.tol),
             start=problem.start(targets, shifts),
             max_passes=None if self.max_passes is None else self.max_passes - len(trace.passes),
@@ -260,9 +266,25 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
             method=self.solver,
             shift=float(shifts.min()),
             n_shifts=np.unique(shifts).size,
+            n_start=0 if self._previous(design.shape[1], targets.size) is None else targets.size,
             tol=self.tol,
         )
         return plan, targets, shifts
+
+    def _previous(self, p: int, k: int) -> NDArray[np.float64] | None:
+        """Give the coefficients of the previous fit, (p, k), where they are to be started from."""
+        if not self.warm_start or not hasattr(self, "coef_"):
+            return None
+        coef = np.atleast_2d(np.asarray(self.coef_, dtype=np.float64)).T
+        if coef.shape[1] == 1:
+            coef = np.repeat(coef, k, axis=1)
+        if coef.shape != (p, k):
+            message = (
+                f"warm_start=True, but the previous fit has {coef.shape[0]} coefficients for each of "
+                f"{coef.shape[1]} models, and this one {p} for each of {k}: start anew with warm_start=False"
+            )
+            raise InputError(message)
+        return coef
 
     def _expect(self, trace: Trace, problem: LeastSquares, shifts: NDArray[np.float64]) -> None:
         """Predict the number of passes, for progress."""

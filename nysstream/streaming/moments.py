@@ -90,6 +90,9 @@ class SetUp(Reduction):
         instead of the matrix; it must give the same bits in every process.
     n_test : int
         Its number of columns.
+    given : ndarray, shape (p, k), optional
+        Further columns of the test matrix: coefficients to start from, whose product with the Gram
+        matrix comes last in the sketch.
     center : bool
         Whether to work relative to the means.
     gram : bool
@@ -112,11 +115,17 @@ class SetUp(Reduction):
     n_test: int = 0
     center: bool = True
     gram: bool = False
+    given: NDArray[np.float64] | None = None
     reads_target = True
+
+    @property
+    def n_vectors(self) -> int:
+        """Columns of the sketch."""
+        return self.n_test + (0 if self.given is None else self.given.shape[1])
 
     def n_columns(self, design: DesignMatrix) -> int:
         """One per test vector, target and the constant; the Gram matrix counts as wide."""
-        return self.n_test + design.n_targets + 1
+        return self.n_vectors + design.n_targets + 1
 
     def tall_rows(self, design: DesignMatrix) -> int:
         """Ask for taller tiles where the whole Gram matrix is added once per tile."""
@@ -133,21 +142,26 @@ class SetUp(Reduction):
         return (
             super().work_bytes(design, tile_rows)
             + (4 * design.block_bytes if design.sparse else 2 * itemsize * tile_rows * p)
-            + (8 + itemsize) * p * self.n_test
-            + itemsize * tile_rows * self.n_test
+            + (8 + itemsize) * p * self.n_vectors
+            + itemsize * tile_rows * self.n_vectors
             + (itemsize * PANEL_ROWS * (p + tile_rows) if self.gram else 0)
         )
 
     def prepare(self, design: DesignMatrix, device: Device) -> Array | None:
         """Send the test matrix to the device, in the dtype of the products."""
-        return None if self.test is None else device.put(self.test().astype(design.dtype, copy=False))
+        columns = [] if self.test is None else [self.test()]
+        columns += [] if self.given is None else [self.given]
+        if not columns:
+            return None
+        cast_columns = [part.astype(design.dtype, copy=False) for part in columns]
+        return device.put(cast_columns[0] if len(columns) == 1 else np.hstack(cast_columns))
 
     def start(self, design: DesignMatrix, device: Device) -> Part:
         """Begin with zeros; the shift is set by the first tile that has weight."""
         p, q = design.shape[1], design.n_targets
         return {
             "rows": np.zeros(2),
-            "products": device.zeros((p, self.n_test + q + 1), np.float64),
+            "products": device.zeros((p, self.n_vectors + q + 1), np.float64),
             "squares": device.zeros((p,), np.float64),
             "targets": device.zeros((q + 1, q + 1), np.float64),
             **(empty_panels(p, device) if self.gram else {}),
@@ -220,7 +234,7 @@ class SetUp(Reduction):
 
     def combine_bytes(self, design: DesignMatrix) -> int:
         """Count the sum, its update, and the test matrix."""
-        return self.part_bytes(design) + 2 * 8 * design.shape[1] * self.n_test
+        return self.part_bytes(design) + 2 * 8 * design.shape[1] * self.n_vectors
 
     def finish(self, design: DesignMatrix, part: Part) -> Statistics:
         """Return the statistics.
@@ -273,7 +287,7 @@ class SetUp(Reduction):
         """
         if "offset" in part:
             return part, []
-        s, products, targets = self.n_test, part["products"], part["targets"]
+        s, products, targets = self.n_vectors, part["products"], part["targets"]
         weight = targets[-1, -1]
         per_weight = 1 / weight if weight > 0 else 0.0
         d, e = products[:, -1] * per_weight, targets[-1, :-1] * per_weight
@@ -301,7 +315,9 @@ class SetUp(Reduction):
         part["cross"] += scaled.T @ E
         part["target_squares"] += factors @ E**2
         if self.test is not None:
-            part["sketch"] += scaled.T @ (D @ self.test())
+            part["sketch"][:, : self.n_test] += scaled.T @ (D @ self.test())
+        if self.given is not None:
+            part["sketch"][:, self.n_test :] += scaled.T @ (D @ self.given)
         move_panels(part, scaled, D)
 
 

@@ -142,6 +142,36 @@ def test_rows_and_settings_reach_the_estimator(cli, store, data):
     np.testing.assert_allclose(again.coef_, model.coef_, rtol=1e-4, atol=1e-6)
 
 
+def test_a_saved_model_is_a_start(cli, store, tmp_path):
+    options = ["--features", "fourier:40,length_scale=median", "--solver", "cg", "--json"]
+    first = cli("fit", "ridge", store, *options, "--alpha", 1, "--out", "a.zarr")
+    again = cli(
+        "fit",
+        "ridge",
+        store,
+        "--solver",
+        "cg",
+        "--alpha",
+        1,
+        "--start",
+        "a.zarr",
+        "--out",
+        "b.zarr",
+        "--json",
+    )
+    assert (first.code, again.code) == (0, 0), again.err
+    assert again.json["passes"] == 2 < first.json["passes"]
+    models = [nysstream.load(tmp_path / name) for name in ("a.zarr", "b.zarr")]
+    assert models[0].features_ == models[1].features_
+    np.testing.assert_array_equal(models[0].coef_, models[1].coef_)
+    refused = cli("fit", "ridge", store, "--start", "a.zarr", "--cv", 3)
+    assert refused.code == 2
+    assert "leave out --cv" in refused.err
+    refused = cli("fit", "ridge", store, "--start", "a.zarr", "--features", "relu:30")
+    assert refused.code == 2
+    assert "the previous fit has 40 coefficients" in refused.err
+
+
 def test_a_stop_before_convergence_saves_the_best_and_exits_with_3(process, store, tmp_path):
     done = process("fit", "ridge", store, "--rank", 2, "--max-passes", 3, "--out", "m.zarr", "--json")
     assert done.code == 3
@@ -344,8 +374,9 @@ def test_plan_promises_without_reading(cli, store, monkeypatch):
     assert re.search(r"^Method +nystrom: a rank was asked for", text, re.M)
 
 
-def test_plan_compares_methods_where_there_is_a_choice(cli, store):
+def test_plan_compares_methods_where_there_is_a_choice(cli, store, monkeypatch):
     arguments = ["plan", "ridge", store, "--features", "fourier:1500,length_scale=3"]
+    monkeypatch.setattr("nysstream.estimators.choosing._QUICK", 0.0)  # so few rows need no comparison
     record = cli(*arguments, "--json").json
     found = {candidate["method"]: candidate for candidate in record["candidates"]}
     assert found.keys() == {"gram", "nystrom", "subsampled", "cg"}
