@@ -2,6 +2,7 @@
 
 from nysstream.estimators.glm import GammaRegressor, PoissonRegressor, TweedieRegressor
 from nysstream.estimators.lasso import BoundedRegression, ElasticNet, Lasso
+from nysstream.estimators.lasso_cv import ElasticNetCV, LassoCV
 from nysstream.estimators.linear_svc import LinearSVC
 from nysstream.estimators.logistic import LogisticRegression
 from nysstream.estimators.ridge import Ridge
@@ -13,6 +14,8 @@ ESTIMATORS = {
     "ridge-cv": RidgeCV,
     "lasso": Lasso,
     "elastic-net": ElasticNet,
+    "lasso-cv": LassoCV,
+    "elastic-net-cv": ElasticNetCV,
     "bounded": BoundedRegression,
     "logistic": LogisticRegression,
     "linear-svc": LinearSVC,
@@ -25,8 +28,10 @@ __all__ = [
     "ESTIMATORS",
     "BoundedRegression",
     "ElasticNet",
+    "ElasticNetCV",
     "GammaRegressor",
     "Lasso",
+    "LassoCV",
     "LinearSVC",
     "LogisticRegression",
     "PoissonRegressor",

@@ -280,9 +280,11 @@ def _labels(values: Any, coef: NDArray[np.float64]) -> NDArray[Any]:
 
 
 def _numbers(value: Any) -> Any:
-    """Turn a number into a float, and lists of numbers by name into arrays."""
+    """Turn a number into a float, and lists of numbers, by name or not, into arrays."""
     if isinstance(value, dict):
         return {str(key): np.array(item, np.float64) for key, item in value.items()}
+    if isinstance(value, list):
+        return np.array(value, np.float64)
     return float(value)
 
 

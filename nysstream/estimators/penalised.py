@@ -183,13 +183,18 @@ class Penalised(LinearModel, BaseEstimator, Settings):
             self._unit(total),
             coupled=not self.least_squares and self._loss().coupled,
         )
-        if not self.result_.converged:
-            gap = self.result_.stats["duality_gap"]
-            shown = self.result_.stats["optimality"] if gap is None else gap
-            what = "Distance from optimality" if gap is None else "Relative duality gap"
-            message = f"{result.status.value} {what} {shown:.1e}, asked {self.tol:.1e}."
-            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        self._warn_unconverged(result)
         return self
+
+    def _warn_unconverged(self, result: Result[Any]) -> None:
+        """Warn, for whoever called ``fit``, if a limit came before the tolerance."""
+        if self.result_.converged:
+            return
+        gap = self.result_.stats["duality_gap"]
+        shown = self.result_.stats["optimality"] if gap is None else gap
+        what = "Distance from optimality" if gap is None else "Relative duality gap"
+        message = f"{result.status.value} {what} {shown:.1e}, asked {self.tol:.1e}."
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
     def _sources(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         single = not isinstance(self, MultiOutputMixin)

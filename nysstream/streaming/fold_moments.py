@@ -69,9 +69,10 @@ class FoldStatistics:
                 merged = functools.reduce(self.set_up.combine, others)
             yield from self._outside(inside, merged)
 
-    def held_out(self, fold: int) -> Statistics:
-        """Give the statistics of the rows of a fold, without their Gram matrix."""
-        part = {name: x for name, x in self.parts[fold].items() if not name.startswith("gram")}
+    def held_out(self, fold: int, *, gram: bool = False) -> Statistics:
+        """Give the statistics of the rows of a fold, without their Gram matrix unless that is asked for."""
+        own = self.parts[fold].items()
+        part = {name: x for name, x in own if gram or not name.startswith("gram")}
         return self.set_up.finish(self.design, part)
 
 
