@@ -1,0 +1,272 @@
+"""What kernel machines share: the kernel's settings, rows in memory, predictions, files."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from dataclasses import KW_ONLY, asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from nysstream.arrays import single_threaded_blas
+from nysstream.errors import InputError
+from nysstream.estimators.inputs import prediction_source
+from nysstream.estimators.model_file import save
+from nysstream.estimators.results import FitResult
+from nysstream.features.bandwidth import ROWS_COMPARED, median_distance
+from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.operators.kernel import TILE_ROWS, dense, in_order
+from nysstream.operators.pairwise import Kernel, Rows
+from nysstream.solvers import Status
+from nysstream.sources import as_source
+from nysstream.sources.layout import Layout
+from nysstream.sources.writing import RowWriter
+from nysstream.streaming import scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from nysstream.sources import RowSource
+    from nysstream.trace import Trace
+
+#: Matrices of no more rows than this are evaluated in double precision, whatever is asked.
+_SMALL = 2048
+_ALIASES = {"gaussian": "rbf", "polynomial": "poly"}
+_SUPPORT_ROWS = 4096
+
+
+@dataclass(eq=False, repr=False)
+class KernelMachine(BaseEstimator):
+    """Settings, predictions and files of estimators that are expansions in a kernel."""
+
+    _: KW_ONLY
+    kernel: str = "rbf"
+    gamma: Any = "scale"
+    degree: float = 3
+    coef0: float = 0.0
+    tol: float = 1e-3
+    time_limit: float | None = None
+    precision: str = "single"
+    memory: Any = None
+    random_state: Any = 0
+    callback: Any = None
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _expansion(self) -> tuple[Any, NDArray[np.float64], NDArray[np.float64]]:
+        """Give the rows, shape (m, d), their coefficients, shape (m, k), and the intercepts, shape (k,)."""
+        raise NotImplementedError
+
+    def _check_settings(self) -> None:
+        name = _ALIASES.get(self.kernel, self.kernel) if isinstance(self.kernel, str) else self.kernel
+        gamma: Any = self.gamma
+        words = ("scale", "auto", "median")
+        if (
+            gamma is not None
+            and gamma not in words
+            and (isinstance(gamma, (bool, str)) or not isinstance(gamma, numbers.Real))
+        ):
+            message = f"gamma={gamma!r}: give a positive number, None, or one of {', '.join(words)}"
+            raise InputError(message)
+        number = float(gamma) if isinstance(gamma, numbers.Real) else 1.0
+        if self.precision not in ("single", "double"):
+            message = f"precision={self.precision!r} is not known: use 'single' or 'double'"
+            raise InputError(message)
+        Kernel(name, number, self.degree, self.coef0)
+        tol: Any = self.tol
+        if not isinstance(tol, numbers.Real) or not 0 < float(tol) < 1:
+            message = f"tol={tol!r} is out of range: give a number between 0 and 1"
+            raise InputError(message)
+        seconds: Any = self.time_limit
+        if seconds is not None and (not isinstance(seconds, numbers.Real) or not float(seconds) > 0):
+            message = f"time_limit={seconds!r}: give a positive number of seconds"
+            raise InputError(message)
+
+    def _settle_kernel(self, source: RowSource) -> Kernel:
+        """Turn the settings into a kernel; ``gamma`` may need a read of the rows, or a sample."""
+        name: Any = _ALIASES.get(self.kernel, self.kernel)
+        n, d = source.shape
+        gamma: Any = self.gamma
+        if gamma is None or gamma == "auto" or name == "linear":
+            gamma = 1.0 / d
+        elif gamma == "scale":
+            variance = _variance(source)
+            gamma = 1.0 / (d * variance) if variance > 0 else 1.0
+        elif gamma == "median":
+            step = max(1, n // ROWS_COMPARED)
+            rows = [dense(source.read(slice(i, i + 1))) for i in range(0, n, step)]
+            distance = median_distance(
+                np.concatenate(rows), "cityblock" if name == "laplacian" else "euclidean"
+            )
+            gamma = 1.0 / distance if name == "laplacian" else 0.5 / distance**2
+        precision: Any = "double" if n <= _SMALL else self.precision
+        return Kernel(name, float(gamma), self.degree, self.coef0, precision)
+
+    def _budget(self, needs: dict[str, int], knob: str) -> Budget:
+        base = {"process": resident_bytes(), "allowance": ALLOWANCE}
+        return Budget(parse_memory(self.memory), base | needs, knob)
+
+    def _finish(
+        self,
+        status: Status,
+        stats: dict[str, Any],
+        history: list[dict[str, Any]],
+        trace: Trace,
+        budget: Budget,
+    ) -> None:
+        """Keep how the fit went, and warn if it did not converge."""
+        total = trace.total
+        known = {
+            "status": status.name.lower(),
+            "passes": len(trace.passes),
+            "seconds": trace.seconds,
+            "bytes_read": total.bytes_read + trace.sampled_bytes,
+            "peak_bytes": trace.peak_bytes,
+            "memory_limit_bytes": budget.limit,
+        }
+        self.result_ = FitResult(
+            status=status.name.lower(),
+            advice=status.value,
+            stats=known | stats,
+            history=history,
+            passes=trace.passes,
+            needs=budget.needs,
+            spectrum=None,
+            certificate=None,
+        )
+        if status is not Status.CONVERGED:
+            reached = {key: stats[key] for key in ("duality_gap", "relative_residual") if key in stats}
+            shown = ", ".join(f"{key.replace('_', ' ')} {value:.1e}" for key, value in reached.items())
+            message = f"{status.value} Reached: {shown}; asked {self.tol:.1e}."
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+    # Predictions.
+
+    def _windows(self, source: RowSource) -> Iterator[NDArray[np.float64]]:
+        """Evaluate the expansion at a few rows at a time, in order, in double precision."""
+        rows, coef, intercept = self._expansion()
+        kernel = Kernel(**(asdict(self.kernel_) | {"precision": "double"}))
+        support = as_source(rows)
+        m = support.shape[0]
+        spans = [slice(a, min(a + _SUPPORT_ROWS, m)) for a in range(0, m, _SUPPORT_ROWS)]
+
+        def ready(span: slice) -> Rows:
+            return kernel.rows(dense(support.read(span)), self.origin_)
+
+        kept = [ready(span) for span in spans] if support.resident else None
+        n = source.shape[0]
+        blocks = [slice(a, min(a + TILE_ROWS, n)) for a in range(0, n, TILE_ROWS)]
+
+        def evaluate(block: slice) -> NDArray[np.float64]:
+            A = kernel.rows(dense(source.read(block)), self.origin_)
+            z = np.broadcast_to(intercept, (len(A), intercept.size)).astype(np.float64)
+            for i, span in enumerate(spans):
+                z += kernel.tile(A, ready(span) if kept is None else kept[i]) @ coef[span]
+            return z
+
+        with single_threaded_blas():
+            yield from in_order(evaluate, blocks)
+
+    def _respond(
+        self,
+        X: Any,
+        respond: Callable[[NDArray[np.float64]], NDArray[Any]],
+        out: str | Path | None,
+        *,
+        overwrite: bool,
+    ) -> Any:
+        """Give a function of the expansion at every row, or write it a few rows at a time."""
+        check_is_fitted(self)
+        source = prediction_source(self, X)
+        responses = (respond(z) for z in self._windows(source))
+        if out is None:
+            return np.concatenate(list(responses))
+        empty = respond(np.zeros((1, self._expansion()[2].size)))
+        if empty.dtype.kind not in "fiub":
+            message = f"out={str(out)!r}: the labels are no numbers, which is all that arrays on disk hold"
+            raise InputError(message)
+        n_outputs = 1 if empty.ndim == 1 else empty.shape[1]
+        layout = Layout(n_outputs, np.dtype(np.float64), vector=empty.ndim == 1)
+        with RowWriter(str(out), layout, n_rows=source.shape[0], overwrite=overwrite) as writer:
+            for rows in responses:
+                writer.append(rows.reshape(len(rows), -1).astype(np.float64, copy=False))
+        from nysstream.sources import open as open_source
+
+        return open_source(str(out))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the fitted model to a Zarr group, to be read by :func:`nysstream.load`.
+
+        Parameters
+        ----------
+        path : str or path
+        overwrite : bool
+            Replace what is there.
+
+        Raises
+        ------
+        OutputExistsError
+            If ``path`` exists and ``overwrite`` is false.
+        """
+        check_is_fitted(self)
+        save(self, path, overwrite=overwrite)
+
+
+def read_rows(source: RowSource, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Read all rows into one array.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite.
+    """
+    n, d = source.shape
+    X = np.empty((n, d), dtype)
+    for start in range(0, n, TILE_ROWS):
+        rows = slice(start, min(start + TILE_ROWS, n))
+        X[rows] = dense(source.read(rows))
+        if not np.isfinite(X[rows]).all():
+            row = start + int(np.flatnonzero(~np.isfinite(X[rows]).all(axis=1))[0])
+            message = f"{source.name} holds NaN or infinity in row {row}; replace or remove such values"
+            raise InputError(message)
+    return X
+
+
+def tile_bytes(d: int) -> int:
+    """Count the bytes of the tiles that threads are working on."""
+    return int(scheduler()[1] * 8 * (3 * TILE_ROWS * TILE_ROWS + 2 * TILE_ROWS * d))
+
+
+def _variance(source: RowSource) -> float:
+    """Compute the variance of all entries, as ``gamma="scale"`` needs it."""
+    n, d = source.shape
+    total = squares = 0.0
+    shift: float | None = None
+    for start in range(0, n, TILE_ROWS):
+        rows = dense(source.read(slice(start, min(start + TILE_ROWS, n)))).astype(np.float64)
+        shift = float(rows.mean()) if shift is None else shift
+        rows = rows - shift
+        total += float(rows.sum())
+        squares += float(np.einsum("ij,ij->", rows, rows))
+    return squares / (n * d) - (total / (n * d)) ** 2
+
+
+def read_targets(target: Any) -> NDArray[np.float64]:
+    """Read all of a stored matrix in double precision, shape (n, q)."""
+    source = as_source(target)
+    return np.asarray(dense(source.read(slice(0, source.shape[0]))), np.float64)
+
+
+def read_column(column: Any) -> NDArray[np.float64]:
+    """Read one stored number for each row, shape (n,)."""
+    return read_targets(column)[:, 0]

@@ -1,0 +1,147 @@
+"""What support vector machines share: rows in memory, duals solved in parallel, support vectors kept."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nysstream.arrays import single_threaded_blas
+from nysstream.errors import InputError
+from nysstream.estimators.kernel_machine import KernelMachine, read_rows, tile_bytes
+from nysstream.operators.kernel import TILE_ROWS, dense, in_order
+from nysstream.operators.pairwise import Kernel, Rows
+from nysstream.solvers import Status
+from nysstream.solvers.svm_dual import BoxDual, DualResult, solve_dual
+from nysstream.streaming import scheduler
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nysstream.memory import Budget
+    from nysstream.sources import RowSource
+    from nysstream.trace import Trace
+
+    Vector = NDArray[np.float64]
+    #: The rows of a problem, and the problem.
+    Part = tuple[NDArray[np.intp], BoxDual]
+
+#: Fewest rows of the kernel matrix with which a problem is begun.
+_FEWEST = 200
+
+
+@dataclass(eq=False, repr=False)
+class Support(KernelMachine):
+    """Expansions in support vectors."""
+
+    C: float = 1.0
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        C: Any = self.C
+        if isinstance(C, bool) or not isinstance(C, numbers.Real) or not 0 < float(C) < np.inf:
+            message = f"C={C!r} is out of range: give a positive number"
+            raise InputError(message)
+
+    def _prepare(self, source: RowSource) -> tuple[Rows, Kernel, Budget]:
+        """Read the rows and make them ready for the kernel."""
+        kernel = self._settle_kernel(source)
+        n, d = source.shape
+        needs = {
+            "rows": 2 * n * d * kernel.row_dtype.itemsize,
+            "kernel rows": scheduler()[1] * min(n, _FEWEST) * n * kernel.dtype.itemsize,
+            "tiles": tile_bytes(d) if n > TILE_ROWS else 0,
+        }
+        budget = self._budget(
+            needs, "fit on fewer rows, or with features=, a linear model of kernel features"
+        )
+        budget.check()
+        X = read_rows(source, kernel.row_dtype)
+        self.kernel_ = kernel
+        self.origin_ = X.mean(axis=0, dtype=np.float64)
+        return kernel.rows(X, self.origin_), kernel, budget
+
+    def _keep_vectors(self, source: RowSource) -> None:
+        """Keep the support vectors as they are in the data."""
+        d = source.shape[1]
+        vectors = np.empty((self.support_.size, d), np.float64 if source.dtype != np.float32 else np.float32)
+        for start in range(0, source.shape[0], TILE_ROWS):
+            stop = min(start + TILE_ROWS, source.shape[0])
+            mine = np.flatnonzero((self.support_ >= start) & (self.support_ < stop))
+            if mine.size:
+                vectors[mine] = dense(source.read(slice(start, stop)))[self.support_[mine] - start]
+        self.support_vectors_ = vectors
+
+    def _conclude(
+        self, results: list[DualResult], trace: Trace, budget: Budget, shape: tuple[int, int]
+    ) -> None:
+        """Keep how the fits went."""
+        bad = [result.status for result in results if result.status is not Status.CONVERGED]
+        iterations = sum(result.iterations for result in results)
+        self.n_iter_ = max(1, max(result.iterations for result in results))
+        stats = {
+            "method": "working sets",
+            "iterations": iterations,
+            "newton_steps": sum(result.newton_steps for result in results),
+            "kernel_rows": sum(result.n_columns for result in results),
+            "duality_gap": max(result.relative_gap for result in results),
+            "objective": sum(result.objective for result in results),
+            "n_support": int(self.support_.size),
+            "n_problems": len(results),
+            "n_rows": shape[0],
+            "n_features": shape[1],
+        }
+        history = [{**record, "problem": k} for k, result in enumerate(results) for record in result.history]
+        self._finish(bad[0] if bad else Status.CONVERGED, stats, history, trace, budget)
+
+    def _stored(self) -> dict[str, Any]:
+        """Name the arrays of the fitted model."""
+        names = ("dual_coef_", "intercept_", "support_", "support_vectors_", "origin_", "n_support_")
+        return {name: getattr(self, name) for name in names}
+
+
+def solve_all(
+    machine: Support, kernel: Kernel, rows: Rows, parts: list[Part], budget: Budget
+) -> list[DualResult]:
+    """Solve problems on subsets of the rows, in parallel where there are several."""
+    n_threads = min(scheduler()[1], len(parts))
+    largest = max(chosen.size for chosen, _ in parts)
+    spare = budget.spare + budget.needs["kernel rows"]
+    # Rows being evaluated and the store that grows are held beside it for a moment.
+    capacity = max(int(spare / 3 / n_threads / (largest * kernel.dtype.itemsize)), min(_FEWEST, largest))
+
+    def solve_one(part: Part) -> DualResult:
+        chosen, problem = part
+        mine = rows if chosen.size == len(rows) else rows[chosen]
+        blocks = [slice(a, min(a + 2 * TILE_ROWS, len(mine))) for a in range(0, len(mine), 2 * TILE_ROWS)]
+
+        def columns(wanted: NDArray[np.intp]) -> NDArray[Any]:
+            A = mine[wanted]
+            K = np.empty((len(A), len(mine)), kernel.dtype)
+
+            def fill(block: slice) -> None:
+                K[:, block] = kernel.tile(A, mine[block])
+
+            if len(parts) > 1 or len(blocks) == 1:
+                for block in blocks:
+                    fill(block)
+            else:
+                with single_threaded_blas():
+                    list(in_order(fill, blocks))
+            K[np.arange(len(A)), wanted] = kernel.diagonal(A)
+            return K
+
+        return solve_dual(
+            replace(problem, columns=columns, seed=int(machine.random_state or 0)),
+            tol=machine.tol,
+            capacity=min(capacity, chosen.size),
+            time_limit=machine.time_limit,
+            callback=machine.callback,
+        )
+
+    if len(parts) == 1:
+        return [solve_one(parts[0])]
+    with single_threaded_blas():
+        return list(in_order(solve_one, parts))
