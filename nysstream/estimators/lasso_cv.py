@@ -115,7 +115,7 @@ class _ChosenStrength(RegressorMixin, Penalised):
                         statistics.held_out(f, gram=True), *path.coefficients(W), centred=self.fit_intercept
                     )
         del statistics
-        i, j = np.unravel_index(np.argmin(errors.mean(axis=2)), grids.shape)
+        i, j = divmod(int(np.argmin(errors.mean(axis=2))), grids.shape[1])
         self.alpha_, self.l1_ratio_ = float(grids[i, j]), float(ratios[i])
         automatic = isinstance(self.alphas, numbers.Integral)
         several = automatic and len(ratios) > 1
@@ -182,13 +182,11 @@ class _ChosenStrength(RegressorMixin, Penalised):
         if self.eps == 0:
             message = "eps=0: give the ratio of the smallest alpha to the largest, for example 1e-3"
             raise InputError(message)
-        alphas: Any = self.alphas
-        if isinstance(alphas, numbers.Integral) and not isinstance(alphas, bool):
-            if alphas < 1:
-                message = f"alphas={alphas!r}: give a positive number of them, or an array"
-                raise InputError(message)
-        else:
-            check_alphas("alphas", alphas)
+        if isinstance(self.alphas, bool) or not isinstance(self.alphas, numbers.Integral):
+            check_alphas("alphas", self.alphas)
+        elif int(self.alphas) < 1:
+            message = f"alphas={self.alphas!r}: give a positive number of them, or an array"
+            raise InputError(message)
 
     def _plan_folds(self, source: Any, target: Any, weight: Any, groups: Any) -> tuple[Plan, Folds]:
         folds = as_folds(self.cv, source.shape[0], target=target, groups=groups)
