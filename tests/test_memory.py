@@ -232,4 +232,5 @@ def test_the_cache_uses_what_is_left_and_no_more(make_store, kind):
 def test_memory_does_not_grow_with_the_rows(make_store):
     small, large = (measure(make_store("raw", n_chunks)) for n_chunks in (50, 200))
     assert abs(large["limit"] - small["limit"]) < 8 * MIB
-    assert large["peak"] < small["peak"] + 16 * MIB
+    # Two tasks take one to three slots of 8 MiB each, as reading goes; the rows differ by 600 MiB.
+    assert large["peak"] < small["peak"] + 16 * MIB + 2 * 2 * 8 * MIB

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
-#: Copies of a block that a pass may hold beside the block: cast, squared, in double precision.
-_COPIES = 5
+#: Copies of a block that a pass may hold beside the block: cast, squared, in double precision; and
+#: the two blocks that are read ahead.
+_COPIES = 7
 #: Row pointers that are looked through at a time.
 _POINTERS = 1 << 19
 

@@ -11,7 +11,17 @@ from nysstream.arrays import namespace
 from nysstream.errors import InputError
 from nysstream.streaming.folds import Folds, RowFolds
 from nysstream.streaming.kernels import SquaredResidual
-from nysstream.streaming.reduction import Array, Part, Reduction, Tile, accumulate, cast, column_sums
+from nysstream.streaming.reduction import (
+    Array,
+    Part,
+    Reduction,
+    Tile,
+    accumulate,
+    cast,
+    column_sums,
+    multiply_back,
+    zero_product,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,7 +144,7 @@ class FoldGramProduct(Reduction):
         """Begin with zeros; the total is for the means."""
         k = self.n_columns(design)
         return {
-            "sum": device.zeros((design.shape[1], k), np.float64),
+            "sum": zero_product(design, device, k),
             "total": device.zeros((k,), np.float64),
         }
 
@@ -148,7 +158,7 @@ class FoldGramProduct(Reduction):
         if tile.weight is not None:
             T *= cast(tile.weight, T.dtype)[:, None]
         part["total"] = accumulate(part["total"], column_sums(T))
-        part["sum"] = accumulate(part["sum"], tile.Z.T @ T)
+        part["sum"] = accumulate(part["sum"], multiply_back(tile.Z, T))
         return part
 
     def finish(self, design: DesignMatrix, part: Part) -> NDArray[np.float64]:
@@ -216,7 +226,7 @@ class FoldSquaredResidual(Reduction):
         """Begin with zeros."""
         k = self.n_columns(design)
         vectors = {name: device.zeros((k,), np.float64) for name in ("total", "squares", "errors")}
-        return {"sum": device.zeros((design.shape[1], k), np.float64), **vectors}
+        return {"sum": zero_product(design, device, k), **vectors}
 
     def add(self, part: Part, tile: Tile, prepared: tuple[Array, Array, Array, _Training]) -> Part:
         """Form the residuals of the tile, and multiply back those of the rows that each column sees."""
@@ -229,7 +239,7 @@ class FoldSquaredResidual(Reduction):
         HR = HR * cast(seen, R.dtype)
         part["squares"] = accumulate(part["squares"], column_sums(R * HR))
         part["total"] = accumulate(part["total"], column_sums(HR))
-        part["sum"] = accumulate(part["sum"], tile.Z.T @ cast(HR, fitted.dtype))
+        part["sum"] = accumulate(part["sum"], multiply_back(tile.Z, cast(HR, fitted.dtype)))
         return part
 
     def finish(

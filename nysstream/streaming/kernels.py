@@ -10,7 +10,17 @@ import numpy as np
 from nysstream.arrays import namespace
 from nysstream.errors import InputError
 from nysstream.streaming.moments import check_finite
-from nysstream.streaming.reduction import Array, Part, Reduction, Tile, accumulate, cast, column_sums
+from nysstream.streaming.reduction import (
+    Array,
+    Part,
+    Reduction,
+    Tile,
+    accumulate,
+    cast,
+    column_sums,
+    multiply_back,
+    zero_product,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +67,7 @@ class GramProduct(Reduction):
     def start(self, design: DesignMatrix, device: Device) -> Part:
         """Begin with zeros; the total is for the means."""
         k = self.n_columns(design)
-        part = {"sum": device.zeros((design.shape[1], k), np.float64)}
+        part = {"sum": zero_product(design, device, k)}
         if design.centering is not None:
             part["total"] = device.zeros((k,), np.float64)
         return part
@@ -72,7 +82,7 @@ class GramProduct(Reduction):
             T *= cast(tile.weight, T.dtype)[:, None]
         if "total" in part:
             part["total"] = accumulate(part["total"], column_sums(T))
-        part["sum"] = accumulate(part["sum"], tile.Z.T @ T)
+        part["sum"] = accumulate(part["sum"], multiply_back(tile.Z, T))
         return part
 
     def finish(self, design: DesignMatrix, part: Part) -> NDArray[np.float64]:
@@ -137,7 +147,7 @@ class SquaredResidual(Reduction):
         """Begin with zeros."""
         k = self.n_columns(design)
         return {
-            "sum": device.zeros((design.shape[1], k), np.float64),
+            "sum": zero_product(design, device, k),
             "total": device.zeros((k,), np.float64),
             "squares": device.zeros((k,), np.float64),
         }
@@ -150,7 +160,7 @@ class SquaredResidual(Reduction):
         HR = R if tile.weight is None else R * tile.weight[:, None]
         part["squares"] = accumulate(part["squares"], column_sums(R * HR))
         part["total"] = accumulate(part["total"], column_sums(HR))
-        part["sum"] = accumulate(part["sum"], tile.Z.T @ cast(HR, fitted.dtype))
+        part["sum"] = accumulate(part["sum"], multiply_back(tile.Z, cast(HR, fitted.dtype)))
         return part
 
     def finish(self, design: DesignMatrix, part: Part) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

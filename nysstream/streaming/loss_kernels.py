@@ -11,7 +11,17 @@ from nysstream.arrays import namespace
 from nysstream.errors import InputError
 from nysstream.streaming.kernels import rescale, unscale
 from nysstream.streaming.panels import PANEL_ROWS, add_products, assemble, empty_panels, panel_bytes
-from nysstream.streaming.reduction import Array, Part, Reduction, Tile, accumulate, cast, column_sums
+from nysstream.streaming.reduction import (
+    Array,
+    Part,
+    Reduction,
+    Tile,
+    accumulate,
+    cast,
+    column_sums,
+    multiply_back,
+    zero_product,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,7 +134,7 @@ class LossSums(Reduction):
     def start(self, design: DesignMatrix, device: Device) -> Part:
         """Begin with zeros."""
         p, k = self.vectors.shape
-        part = {name: device.zeros((p, k), np.float64) for name in ("sum", "cross", "toward")}
+        part = {name: zero_product(design, device, k) for name in ("sum", "cross", "toward")}
         for name in ("loss", "slope", "curvature", "move", "here", "zero", "less", "more"):
             part[name] = device.zeros((k,), np.float64)
         for j in self.hessians:
@@ -155,11 +165,15 @@ class LossSums(Reduction):
             sums = {name: _weighted(xp, weight, values) for name, values in sums.items()}
         for name, values in sums.items():
             part[name] = part[name] + column_sums(values)  # of shape (1,) where classes are coupled
-        part["sum"] = accumulate(part["sum"], tile.Z.T @ cast(sums["slope"], fitted.dtype))
+        part["sum"] = accumulate(part["sum"], multiply_back(tile.Z, cast(sums["slope"], fitted.dtype)))
         if self.fit_intercept:
-            part["cross"] = accumulate(part["cross"], tile.Z.T @ cast(sums["curvature"], fitted.dtype))
+            part["cross"] = accumulate(
+                part["cross"], multiply_back(tile.Z, cast(sums["curvature"], fitted.dtype))
+            )
             if "move" in sums:
-                part["toward"] = accumulate(part["toward"], tile.Z.T @ cast(sums["move"], fitted.dtype))
+                part["toward"] = accumulate(
+                    part["toward"], multiply_back(tile.Z, cast(sums["move"], fitted.dtype))
+                )
         for j in self.hessians:
             panels = {key[len(f"{j}:") :]: part[key] for key in part if key.startswith(f"{j}:")}
             add_products(panels, tile.Z, cast(sums["curvature"][:, j], fitted.dtype))
@@ -291,10 +305,10 @@ class HessianProduct(Reduction):
 
     def start(self, design: DesignMatrix, device: Device) -> Part:
         """Begin with zeros."""
-        p, m = self.vectors.shape
-        part = {"sum": device.zeros((p, m), np.float64), "total": device.zeros((m,), np.float64)}
+        m = self.vectors.shape[1]
+        part = {"sum": zero_product(design, device, m), "total": device.zeros((m,), np.float64)}
         if self._eliminates:
-            part |= {"cross": device.zeros((p, self.at.shape[1]), np.float64)}
+            part |= {"cross": zero_product(design, device, self.at.shape[1])}
             part |= {"curvature": device.zeros((self.at.shape[1],), np.float64)}
         return part
 
@@ -317,11 +331,11 @@ class HessianProduct(Reduction):
             HT = xp.take(h, of, axis=1) * T
         if weight is not None:
             HT = HT * weight[:, None]
-        part["sum"] = accumulate(part["sum"], tile.Z.T @ cast(HT, fitted.dtype))
+        part["sum"] = accumulate(part["sum"], multiply_back(tile.Z, cast(HT, fitted.dtype)))
         part["total"] = part["total"] + column_sums(HT)
         if self._eliminates and h is not None:
             h = h if weight is None else h * weight[:, None]
-            part["cross"] = accumulate(part["cross"], tile.Z.T @ cast(h, fitted.dtype))
+            part["cross"] = accumulate(part["cross"], multiply_back(tile.Z, cast(h, fitted.dtype)))
             part["curvature"] = part["curvature"] + column_sums(h)
         return part
 

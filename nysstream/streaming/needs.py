@@ -14,7 +14,7 @@ from dask.system import CPU_COUNT
 
 from nysstream.features import Identity
 from nysstream.streaming.partition import MAX_PARTITIONS
-from nysstream.streaming.prefetch import N_SLOTS, needs_slots
+from nysstream.streaming.prefetch import n_buffers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def _buffer_bytes(design: DesignMatrix) -> int:
     columns = sum(s.shape[1] for s in sources[1:])
     # Targets are read before the first block: never are two sources decoding at once.
     decoding = max(source.decode_bytes for source in sources)
-    blocks = N_SLOTS if needs_slots(design, design.get_device()) else 1
+    blocks = n_buffers(design, design.get_device())
     return blocks * design.block_bytes + 8 * longest * columns + decoding
 
 

@@ -18,7 +18,7 @@ from nysstream.errors import InputError
 from nysstream.memory import resident_bytes
 from nysstream.streaming.cache import mapped_cache
 from nysstream.streaming.needs import arity
-from nysstream.streaming.prefetch import read_blocks
+from nysstream.streaming.prefetch import read_blocks, read_float64
 from nysstream.streaming.reduction import Part, Reduction, Tile
 from nysstream.trace import Cost, PassRecord, current_trace, listening, report_rows
 
@@ -166,9 +166,9 @@ def _tiles(job: _Job, partition: Partition, device: Device, cost: Cost) -> Gener
     first = partition.rows.start
     target = weight = None
     if design.target is not None and any(r.reads_target for r in job.reductions):
-        target = device.put(_read_float64(design.target, partition.rows))
+        target = device.put(read_float64(design, design.target, partition.rows, device))
     if design.weight is not None:
-        weight = device.put(_read_float64(design.weight, partition.rows)[:, 0])
+        weight = device.put(read_float64(design, design.weight, partition.rows, device)[:, 0])
     shift = None
     if design.centering is not None and design.centering.shift is not None:
         shift = device.put(design.centering.shift.astype(design.dtype))
@@ -241,10 +241,6 @@ def _mapped_tiles(
             cache.put(key, whole)
         elif whole is not None:
             cache.release(nbytes)
-
-
-def _read_float64(source: Any, rows: slice) -> Any:
-    return source.read(rows, np.empty((rows.stop - rows.start, source.shape[1])))
 
 
 def _add_parts(job: _Job, results: list[tuple[list[Part], Cost]]) -> tuple[list[Part], Cost]:

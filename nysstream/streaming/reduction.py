@@ -131,6 +131,17 @@ def accumulate(total: Array, product: Array) -> Array:
     return total
 
 
+def zero_product(design: DesignMatrix, device: Device, k: int) -> Array:
+    """Make the zeros, shape (p, k), that :func:`multiply_back`'s products are added to, laid out alike."""
+    p = design.shape[1]
+    return device.zeros((p, k), np.float64) if design.sparse else device.zeros((k, p), np.float64).T
+
+
+def multiply_back(Z: Array, T: Array) -> Array:
+    """Give ``Z' T``: by way of ``T' Z``, since BLAS is up to twice as fast on rows as they lie."""
+    return Z.T @ T if hasattr(Z, "indptr") else (T.T @ Z).T
+
+
 def cast(x: Array, dtype: Any) -> Array:
     """Convert to a dtype of the array's own namespace, without a copy where it has it already."""
     return namespace(x).astype(x, dtype, copy=False)

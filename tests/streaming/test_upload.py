@@ -205,7 +205,7 @@ def test_blocks_sent_ahead_have_arrived_when_a_pass_breaks_off(make_cuda, stream
     monkeypatch.setattr(LateSum, "add", fail)
     with pytest.raises(ZeroDivisionError):
         streamed()
-    idle = [slot for ring in slot_pool._free.values() for slot in ring]
+    idle = [slot for rings in slot_pool._free.values() for ring in rings for slot in ring.slots]
     assert idle
     assert all(slot._copied.reached == slot._copied.recorded for slot in idle)
     assert all(waited)
