@@ -288,7 +288,7 @@ class Penalised(LinearModel, BaseEstimator, Settings):
             k,
             method=plan.method,
             fit_intercept=self.fit_intercept,
-            sample=None if rows is None else _sample(centred, rows, sampled[0], outcome, weight),
+            sample=None if rows is None else sampled_design(centred, rows, sampled[0], outcome, weight),
             rank=plan.rank,
             rng=np.random.default_rng(as_seed(self.random_state)),
         )
@@ -326,7 +326,7 @@ class Penalised(LinearModel, BaseEstimator, Settings):
         self.intercept_: Any = float(intercept[0]) if single else intercept
 
 
-def _sample(
+def sampled_design(
     design: DesignMatrix, rows: NDArray[np.int64], sampled: Any, outcome: Outcome, total: float
 ) -> Sample:
     """Make a design of sampled rows, their features computed once and kept."""
