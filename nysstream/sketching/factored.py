@@ -126,7 +126,7 @@ class Factored(Preconditioner):
         return float(values.size * self.eps * values[-1])
 
     def _unit(self) -> float:
-        """Rounding error of a mean eigenvalue."""
+        """Give the rounding error of a mean eigenvalue."""
         eps = max(self.eps, float(np.finfo(self.gram.dtype).eps))
         return eps * float(np.mean(self._diagonal[0], dtype=np.float64))
 
