@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nysstream.cli.options import Json, Overwrite, Rows, open_beside
+from nysstream.cli.opening import open_beside
 from nysstream.cli.printing import by, print_json, print_table, two_columns
 from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, command
@@ -32,6 +32,7 @@ def convert(
     destination: Annotated[
         str, typer.Argument(metavar="DEST", help="Zarr group to write; sparse rows also to an HDF5 file.")
     ],
+    *,
     data: Annotated[
         str | None, typer.Option("--data", metavar="NAME", help="Array of SRC that becomes x.")
     ] = None,
@@ -59,7 +60,7 @@ def convert(
         int | None,
         typer.Option("--n-features", min=1, help="Columns of LIBSVM text; as many as are found by default."),
     ] = None,
-    rows: Rows = None,
+    rows: slice | None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Of x; as stored by default.")] = None,
     chunk_rows: Annotated[
         int | None, typer.Option("--chunk-rows", min=1, help="Rows per chunk; 4 MiB worth by default.")
@@ -78,8 +79,8 @@ def convert(
     memory: Annotated[
         str, typer.Option("--memory", metavar="SIZE", help="Limit for the whole process.")
     ] = "1GiB",
-    overwrite: Overwrite = False,
-    json: Json = False,
+    overwrite: bool,
+    json: bool,
 ) -> int:
     """Write rows from any format as row-chunked Zarr, which streams fastest, as arrays x, y and weight."""
     stored = sequential_format(source, format) in (None, "npz")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from nysstream.cli.options import Json, Memory, Rank, Seed
 from nysstream.cli.printing import print_json, print_table, two_columns
 from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, STOPPED, command
@@ -200,12 +199,13 @@ def demo(
     directory: Annotated[Path, typer.Argument(help="Where the store, the model and the page go.")] = Path(
         "demo-out"
     ),
+    *,
     n_features: Annotated[int, typer.Option("--features", min=1, help="Random Fourier features.")] = 4000,
-    rank: Rank = "auto",
+    rank: Any = "auto",
     tol: Annotated[float, typer.Option("--tol", help="Relative residual at which to stop.")] = 1e-6,
-    memory: Memory = "1GiB",
-    seed: Seed = 0,
-    json: Json = False,
+    memory: str = "1GiB",
+    random_state: int,
+    json: bool,
 ) -> int:
     """Solve a problem on 327,000 real flights that is larger than the memory it may use.
 
@@ -226,10 +226,10 @@ def demo(
         found = run_demo(
             directory,
             n_features=n_features,
-            memory=memory or "1GiB",
+            memory=memory,
             tol=tol,
             rank=rank,
-            seed=seed,
+            seed=random_state,
             show_plan=show_plan,
             say=say,
             callback=line.passes if line.shown else None,

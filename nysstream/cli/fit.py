@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.text import Text
 
@@ -79,7 +78,7 @@ def _table(model: Any, out: str | None, report: Path | None) -> Any:
         table.add_row("Classes", Text(wording.statistic("classes", model.classes_)))
     if hasattr(model, "best_score_"):
         table.add_row("Alpha", Text(f"{model.alpha_:g}, of mean held-out score {model.best_score_:.4f}"))
-    elif np.ndim(getattr(model, "alpha_", None)) == 0 and hasattr(model, "alpha_"):
+    elif hasattr(model, "alpha_"):
         table.add_row("Alpha", Text(f"{model.alpha_:g}, of least mean error on rows held out"))
     table.add_row("Model", Text(out or "not saved: give --out MODEL.zarr"))
     if report is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from nysstream.cli.options import Data, Json, Store
 from nysstream.cli.printing import by, print_json, print_table, two_columns
 from nysstream.cli.running import CONVERGED, command
 from nysstream.cli.stores import stored_arrays
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @command
-def info(store: Store, data: Data = None, json: Json = False) -> int:
+def info(store: str, *, data: str | None, json: bool) -> int:
     """Describe the arrays of STORE, and say where their layout is bad for streaming."""
     arrays = stored_arrays(store, data)
     if json:

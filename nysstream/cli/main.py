@@ -8,8 +8,9 @@ import typer
 
 from nysstream.cli.convert import convert
 from nysstream.cli.demo import demo
-from nysstream.cli.fit import fit, plan
+from nysstream.cli.fit import fit
 from nysstream.cli.info import info
+from nysstream.cli.plan import plan
 from nysstream.cli.predict import predict, score
 from nysstream.cli.report import report
 from nysstream.cli.sketch import sketch

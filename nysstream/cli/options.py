@@ -1,21 +1,22 @@
-"""Arguments and options that several commands share, and how their text is read."""
+"""Every option that more than one command may take: its flag, its type, its help; and how text is read."""
 
 from __future__ import annotations
 
-import os
+import inspect
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 
-from nysstream.errors import InputError, SourceError
-from nysstream.sources import open as open_source
-from nysstream.sources.locations import is_url
-
 if TYPE_CHECKING:
-    from nysstream.sources import RowSource
+    from collections.abc import Callable, Mapping
 
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+#: Groups in the help, in this order.
+DATA, MODEL, SOLVER, MACHINE, OUTPUT = "Data", "Model", "Solver", "Machine", "Output"
+_PANELS = ("", DATA, MODEL, SOLVER, MACHINE, OUTPUT)
 
 
 def parse_rows(text: str) -> slice:
@@ -52,160 +53,219 @@ def parse_rank(text: str) -> Any:
     raise typer.BadParameter(message)
 
 
-Store = Annotated[
-    str, typer.Argument(metavar="STORE", help="Zarr store, HDF5 file or .npy file, by path or URL.")
-]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model, as `fit --out` writes it.")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data", metavar="NAME", help="Array of STORE that holds X; may be left out if it holds one matrix."
-    ),
-]
-Target = Annotated[
-    str | None,
-    typer.Option(
-        "--target",
-        metavar="NAME|URL[#NAME]",
-        help="Array of STORE that holds y, or another store and its array; y by default.",
-    ),
-]
-Weight = Annotated[
-    str | None,
-    typer.Option("--weight", metavar="NAME|URL[#NAME]", help="Sample weights, given like --target."),
-]
-Rows = Annotated[
-    slice | None,
-    typer.Option(
-        "--rows", metavar="A:B", parser=parse_rows, help="Only rows A to B-1; -1000: are the last 1000."
-    ),
-]
-MissingChunks = Annotated[
-    str, typer.Option("--missing-chunks", metavar="warn|error|fill", help="What to do about absent chunks.")
-]
-Features = Annotated[
-    str | None,
-    typer.Option(
-        "--features",
-        metavar="SPEC",
-        help="Feature map, such as fourier:4000 or relu:2000,random_state=1.",
-    ),
-]
-Standardize = Annotated[
-    bool, typer.Option("--standardize", help="Penalise the coefficients of columns scaled to unit variance.")
-]
-NoIntercept = Annotated[bool, typer.Option("--no-intercept", help="Fit no intercept.")]
-Rank = Annotated[
-    Any, typer.Option("--rank", metavar="N|auto", parser=parse_rank, help="Columns of the sketch.")
-]
-Precision = Annotated[
-    str,
-    typer.Option("--precision", metavar="single|double", help="Of products; residuals are always double."),
-]
-Memory = Annotated[
-    str | None,
-    typer.Option(
-        "--memory",
-        metavar="SIZE",
-        help="Limit for the whole process, such as 2GiB; half of what is free by default.",
-    ),
-]
-Device = Annotated[
-    str | None, typer.Option("--device", metavar="cpu|cuda", help="A GPU where there is one, by default.")
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the sketch.")]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(
-        "--scheduler",
-        metavar="threads|synchronous|ADDRESS",
-        help="Where passes run; an address is tcp://host:port.",
-    ),
-]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads; one per core by default.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+def parse_numbers(text: str) -> Any:
+    """Read a number, or several with commas between them."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        message = f"{text!r}: give a number, or numbers with commas between them, one for each feature"
+        raise typer.BadParameter(message) from None
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
-def open_rows(
-    store: str, name: str | None = None, rows: slice | None = None, missing_chunks: str = "warn"
-) -> RowSource:
-    """Open the matrix of a store, and of it the rows asked for, all of which must exist.
+def parse_class_weight(text: str) -> Any:
+    """Read ``balanced``, or the weights of labels: ``0=1,1=5``."""
+    if text == "balanced":
+        return text
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {float(label): float(weight) for label, weight in pairs}
+    except ValueError:
+        message = f"{text!r} gives no weights of classes: write balanced, or LABEL=WEIGHT,... such as 0=1,1=5"
+        raise typer.BadParameter(message) from None
 
-    Raises
-    ------
-    InputError
-        If there are fewer rows, or the array cannot be streamed.
-    SourceError
-        If the store cannot be opened.
+
+@dataclass(frozen=True)
+class Option:
+    """One option, or one argument.
+
+    Attributes
+    ----------
+    flag : str
+        As it is written; empty for an argument. ``" /--no-x"`` is a switch that turns something off.
+    kind : Any
+        The type of its value.
+    help : str
+    default : Any
+    metavar : str, optional
+    parser : callable, optional
+        Makes the value of the text.
+    least : int, optional
+        The smallest value.
+    panel : str
+        Where the help shows it.
     """
-    missing: Any = missing_chunks
-    return _restricted(open_source(store, name, missing_chunks=missing), rows)
+
+    flag: str
+    kind: Any
+    help: str
+    default: Any = None
+    metavar: str | None = None
+    parser: Callable[[str], Any] | None = None
+    least: int | None = None
+    panel: str = MODEL
+
+    @property
+    def spelled(self) -> str:
+        """The flag as it is typed."""
+        return self.flag.removeprefix(" /")
+
+    def parameter(self, name: str) -> inspect.Parameter:
+        """Make the parameter that typer reads."""
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        if not self.flag:
+            declared = typer.Argument(metavar=self.metavar, help=self.help)
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            return inspect.Parameter(name, kind, annotation=Annotated[self.kind, declared])
+        shown = self.default is not None and not isinstance(self.default, bool)
+        option = typer.Option(
+            self.flag,
+            metavar=self.metavar,
+            help=self.help,
+            parser=self.parser,
+            min=self.least,
+            rich_help_panel=self.panel,
+            show_default=shown,
+        )
+        annotation = self.kind if self.default is not None else self.kind | None
+        return inspect.Parameter(
+            name, keyword, default=self.default, annotation=Annotated[annotation, option]
+        )
 
 
-def open_beside(store: str, spec: str, rows: slice | None = None, missing_chunks: str = "warn") -> RowSource:
-    """Open what goes with the matrix of ``store``: an array of it, or of another store.
+#: Settings of estimators, and what else several commands take, by the name of the parameter.
+OPTIONS = {
+    "store": Option("", str, "Zarr store, HDF5 file or .npy file, by path or URL.", metavar="STORE"),
+    "model": Option("", str, "A model, as `fit --out` writes it.", metavar="MODEL"),
+    "data": Option(
+        "--data", str, "Array of STORE that holds X; may be left out if it holds one matrix.", metavar="NAME",
+        panel=DATA,
+    ),
+    "target": Option(
+        "--target", str, "Array of STORE that holds y, or another store and its array; y by default.",
+        metavar="NAME|URL[#NAME]", panel=DATA,
+    ),
+    "weight": Option(
+        "--weight", str, "Sample weights, given like --target.", metavar="NAME|URL[#NAME]", panel=DATA
+    ),
+    "rows": Option(
+        "--rows", slice, "Only rows A to B-1; -1000: are the last 1000.", metavar="A:B", parser=parse_rows,
+        panel=DATA,
+    ),
+    "missing_chunks": Option(
+        "--missing-chunks", str, "What to do about absent chunks.", "warn", metavar="warn|error|fill",
+        panel=DATA,
+    ),
+    # What is minimised.
+    "alpha": Option("--alpha", float, "Strength of the penalty.", metavar="A"),
+    "alphas": Option(
+        "--alpha", list[float], "Strength of the penalty, {default:g} by default; several for --cv.",
+        metavar="A",
+    ),
+    "C": Option("--C", float, "Inverse of the strength of the penalty; positive.", metavar="C"),
+    "l1_ratio": Option("--l1-ratio", float, "Share of the l1 penalty, 0 to 1.", metavar="R"),
+    "positive": Option("--positive", bool, "Let no coefficient be negative."),
+    "lower": Option(
+        "--lower", Any, "Lower bound of coefficients, or one for each feature.", metavar="L[,L...]",
+        parser=parse_numbers,
+    ),
+    "upper": Option(
+        "--upper", Any, "Upper bound of coefficients, or one for each feature.", metavar="U[,U...]",
+        parser=parse_numbers,
+    ),
+    "class_weight": Option(
+        "--class-weight", Any, "Factors on the weights of the classes.", metavar="balanced|LABEL=WEIGHT,...",
+        parser=parse_class_weight,
+    ),
+    "power": Option(
+        "--power", float, "Of the variance: 0 normal, 1 Poisson, 2 Gamma, 3 inverse Gaussian.", metavar="P"
+    ),
+    "epsilon": Option("--epsilon", float, "Size of errors at which the loss changes.", metavar="E"),
+    "features": Option(
+        "--features", str, "Feature map, such as fourier:4000 or relu:2000,random_state=1.", metavar="SPEC"
+    ),
+    "standardize": Option(
+        "--standardize", bool, "Penalise the coefficients of columns scaled to unit variance.", False
+    ),
+    "fit_intercept": Option(" /--no-intercept", bool, "Fit no intercept.", True),
+    # How the penalty is chosen, and where a fit starts.
+    "cv": Option(
+        "--cv", int, "Choose among the alphas by K-fold cross-validation, in the same passes.", metavar="K"
+    ),
+    "hashed_folds": Option("--hashed-folds", bool, "Deal rows to folds at random instead of in runs.", False),
+    "eps": Option("--eps", float, "With --cv: the least alpha as a share of the largest.", metavar="E"),
+    "warm_start": Option(
+        "--start", str, "Start from this model, with its features unless others are given.",
+        metavar="MODEL.zarr", panel=SOLVER,
+    ),
+    # How it is solved.
+    "solver": Option("--solver", str, "Method; auto asks a cost model.", panel=SOLVER),
+    "rank": Option(
+        "--rank", Any, "Columns of the sketch.", metavar="N|auto", parser=parse_rank, panel=SOLVER
+    ),
+    "tol": Option("--tol", float, "Accuracy at which to stop.", panel=SOLVER),
+    "max_passes": Option("--max-passes", int, "Limit on reads of the data.", metavar="N", panel=SOLVER),
+    "time_limit": Option(
+        "--time-limit", float, "Seconds, or for example 55min.", metavar="TIME", parser=parse_seconds,
+        panel=SOLVER,
+    ),
+    "precision": Option(
+        "--precision", str, "Of products; residuals and certificates are always double.", "single",
+        metavar="single|double", panel=SOLVER,
+    ),
+    "random_state": Option("--seed", int, "Of the sketch.", 0, least=0, panel=SOLVER),
+    # Where it runs.
+    "memory": Option(
+        "--memory", str, "Limit for the whole process, such as 2GiB; half of what is free by default.",
+        metavar="SIZE", panel=MACHINE,
+    ),
+    "device": Option(
+        "--device", str, "A GPU where there is one, by default.", metavar="cpu|cuda", panel=MACHINE
+    ),
+    "scheduler": Option(
+        "--scheduler", str, "Where passes run; an address is tcp://host:port.",
+        metavar="threads|synchronous|ADDRESS", panel=MACHINE,
+    ),
+    "threads": Option("--threads", int, "Threads; one per core by default.", least=1, panel=MACHINE),
+    # What is left behind.
+    "report": Option(
+        "--report", Path, "Write a page that shows how the fit went.", metavar="PAGE.html", panel=OUTPUT
+    ),
+    "overwrite": Option("--overwrite", bool, "Replace outputs that exist.", False, panel=OUTPUT),
+    "json": Option("--json", bool, "Print one JSON object instead of text.", False, panel=OUTPUT),
+}  # fmt: skip
+
+
+def signature(function: Callable[..., Any], settings: Mapping[str, Option]) -> inspect.Signature:
+    """Give a command's signature as typer reads it.
 
     Parameters
     ----------
-    store : str
-        Where the matrix is.
-    spec : str
-        ``NAME`` of an array of ``store``; or the path or URL of another store, with ``#NAME`` of
-        its array where it holds several.
-    rows : slice, optional
-        The same rows as of the matrix.
-    missing_chunks : {"warn", "error", "fill"}
+    function : callable
+        Its parameters without a default are options of :data:`OPTIONS`; those with an annotation of
+        typer's are what that says. ``**settings`` stands for all of ``settings``.
+    settings : mapping of str to Option
+
+    Returns
+    -------
+    inspect.Signature
+        Ordered as the help is.
     """
-    missing: Any = missing_chunks
-    location, mark, name = spec.partition("#")
-    if mark or is_url(spec):
-        return _restricted(open_source(location or store, name or None, missing_chunks=missing), rows)
-    try:
-        source = open_source(store, spec, missing_chunks=missing)
-    except (InputError, SourceError):
-        if not os.path.exists(spec):
-            raise
-        source = open_source(spec, missing_chunks=missing)
-    return _restricted(source, rows)
+    parameters = []
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        name, default = parameter.name, parameter.default
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            parameters += [option.parameter(key) for key, option in settings.items()]
+        elif get_origin(parameter.annotation) is Annotated:
+            parameters.append(parameter)
+        elif default is inspect.Parameter.empty:
+            parameters.append(OPTIONS[name].parameter(name))
+        else:
+            parameters.append(replace(OPTIONS[name], default=default).parameter(name))
+    return inspect.Signature(sorted(parameters, key=_place))
 
 
-def open_data(
-    store: str,
-    data: str | None,
-    target: str | None,
-    weight: str | None,
-    rows: slice | None,
-    missing_chunks: str = "warn",
-) -> tuple[RowSource, RowSource, RowSource | None]:
-    """Open the matrix, the targets (by default the array ``y`` of the same store), and the weights.
-
-    Raises
-    ------
-    InputError, SourceError
-        If one of them cannot be opened; says by which option to name it.
-    """
-    X = open_rows(store, data, rows, missing_chunks)
-    try:
-        y = open_beside(store, target or "y", rows, missing_chunks)
-    except (InputError, SourceError) as error:
-        if target is not None:
-            raise
-        message = (
-            f"no targets were named and y, the default, will not do: {error}. Give --target NAME or URL#NAME"
-        )
-        raise InputError(message) from error
-    return X, y, None if weight is None else open_beside(store, weight, rows, missing_chunks)
-
-
-def _restricted(source: RowSource, rows: slice | None) -> RowSource:
-    if rows is None:
-        return source
-    n_rows = source.shape[0]
-    ends = [end for end in (rows.start, rows.stop) if end is not None]
-    start, stop, _ = rows.indices(n_rows)
-    if any(not -n_rows <= end <= n_rows for end in ends) or start >= stop:
-        shown = ":".join("" if end is None else str(end) for end in (rows.start, rows.stop))
-        message = f"--rows {shown} of {source.name}: it has {n_rows} rows; ask for some of them"
-        raise InputError(message)
-    return source.restrict(rows)
+def _place(parameter: inspect.Parameter) -> int:
+    """Give the place of a parameter's group in the help; arguments come first."""
+    (declared,) = parameter.annotation.__metadata__
+    return _PANELS.index(declared.rich_help_panel or ("" if not hasattr(declared, "is_flag") else OUTPUT))

@@ -5,61 +5,61 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from sklearn.base import is_classifier
 
-from nysstream.cli.options import (
-    Data,
-    Device,
-    Json,
-    Memory,
-    MissingChunks,
-    Model,
-    Overwrite,
-    Rows,
-    Scheduler,
-    Store,
-    Target,
-    Threads,
-    Weight,
-    open_data,
-    open_rows,
-)
+from nysstream.cli.opening import open_data, open_rows
 from nysstream.cli.printing import print_json, print_table, two_columns
 from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, command, scheduled
+from nysstream.errors import InputError
 from nysstream.estimators.model_file import load
 from nysstream.report import wording
 from nysstream.sources.writing import check_target
 from nysstream.trace import Trace, tracing
 
+Proba = Annotated[bool, typer.Option("--proba", help="Write the probability of each class, not labels.")]
+Decision = Annotated[
+    bool, typer.Option("--decision", help="Write the linear predictor of each class, not labels.")
+]
 Out = Annotated[str, typer.Option("--out", metavar="PRED.zarr", help="Where to write the predictions.")]
 
 
-_LABELS = {"r2": "R²", "bytes_read": "Read"}
+_LABELS = {"r2": "R²", "d2": "D²", "bytes_read": "Read"}
 
 
 @command
 def predict(
-    model: Model,
-    store: Store,
+    model: str,
+    store: str,
+    *,
     out: Out,
-    data: Data = None,
-    rows: Rows = None,
-    memory: Memory = None,
-    device: Device = None,
-    scheduler: Scheduler = None,
-    threads: Threads = None,
-    missing_chunks: MissingChunks = "warn",
-    overwrite: Overwrite = False,
-    json: Json = False,
+    proba: Proba = False,
+    decision: Decision = False,
+    data: str | None,
+    rows: slice | None,
+    memory: str | None,
+    device: str | None,
+    scheduler: str | None,
+    threads: int | None,
+    missing_chunks: str,
+    overwrite: bool,
+    json: bool,
 ) -> int:
     """Predict from the rows of STORE and write a Zarr array, in one pass."""
     check_target(out, overwrite=overwrite)
+    if proba and decision:
+        message = "--proba and --decision are two kinds of predictions: give one of them"
+        raise InputError(message)
+    wanted = "predict_proba" if proba else "decision_function" if decision else "predict"
     estimator = load(model).set_params(memory=memory, device=device)
+    if not hasattr(estimator, wanted):
+        message = f"{'--proba' if proba else '--decision'}: a {type(estimator).__name__} has no {wanted}"
+        raise InputError(message)
     with scheduled(scheduler, threads), ProgressLine() as line:
         X = open_rows(store, data, rows, missing_chunks)
         listener = line.windows("predicting", X.shape[0]) if line.shown else None
         with tracing(Trace(listener=listener)) as trace:
-            predictions = estimator.predict(X, out=out, overwrite=overwrite)
+            predictions = getattr(estimator, wanted)(X, out=out, overwrite=overwrite)
     record: dict[str, Any] = {
         "predictions": out,
         "model": model,
@@ -73,29 +73,42 @@ def predict(
 
 @command
 def score(
-    model: Model,
-    store: Store,
-    data: Data = None,
-    target: Target = None,
-    weight: Weight = None,
-    rows: Rows = None,
-    memory: Memory = None,
-    device: Device = None,
-    scheduler: Scheduler = None,
-    threads: Threads = None,
-    missing_chunks: MissingChunks = "warn",
-    json: Json = False,
+    model: str,
+    store: str,
+    *,
+    data: str | None,
+    target: str | None,
+    weight: str | None,
+    rows: slice | None,
+    memory: str | None,
+    device: str | None,
+    scheduler: str | None,
+    threads: int | None,
+    missing_chunks: str,
+    json: bool,
 ) -> int:
-    """Print R², the share of the targets' variance that the model explains on STORE, in one pass."""
+    """Print how well a model predicts the targets of STORE, in one pass.
+
+    R² of regressions, D² (the share of the deviance explained) of generalised linear models, and the
+    accuracy of classifiers.
+    """
     estimator = load(model).set_params(memory=memory, device=device)
     with scheduled(scheduler, threads), ProgressLine() as line:
         X, y, w = open_data(store, data, target, weight, rows, missing_chunks)
         listener = line.passes if line.shown else None
         with tracing(Trace(listener=listener)) as trace:
-            r2 = estimator.score(X, y, w)
-    record = {"r2": r2, "model": model, "n_rows": X.shape[0], **_cost(trace)}
+            value = estimator.score(X, y, w)
+    measure = _measure(estimator)
+    record = {"measure": measure, measure: value, "model": model, "n_rows": X.shape[0], **_cost(trace)}
     _print(record, json=json)
     return CONVERGED
+
+
+def _measure(estimator: Any) -> str:
+    """Name what the estimator's score is."""
+    if is_classifier(estimator):
+        return "accuracy"
+    return "r2" if "R2" in (type(estimator).score.__doc__ or "") else "d2"
 
 
 def _cost(trace: Trace) -> dict[str, Any]:
@@ -110,8 +123,9 @@ def _print(record: dict[str, Any], *, json: bool) -> None:
     if json:
         print_json(record)
     else:
-        if "r2" in record:
-            record |= {"r2": f"{record['r2']:.6f}"}
+        measure = record.pop("measure", None)
+        if measure is not None:
+            record |= {measure: f"{record[measure]:.6f}"}
         lines = [
             (_LABELS.get(key) or wording.label(key), wording.statistic(key, v)) for key, v in record.items()
         ]

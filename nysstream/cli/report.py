@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from nysstream.cli.options import Json, Model, Overwrite
 from nysstream.cli.printing import print_json
 from nysstream.cli.running import CONVERGED, command
 from nysstream.estimators.model_file import load
@@ -17,11 +16,12 @@ from nysstream.sources.staging import refuse_existing
 
 @command
 def report(
-    model: Model,
+    model: str,
+    *,
     out: Annotated[Path, typer.Option("--out", metavar="PAGE.html", help="Where to write the page.")],
     title: Annotated[str | None, typer.Option("--title", help="Of the page.")] = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
+    overwrite: bool,
+    json: bool,
 ) -> int:
     """Write one self-contained HTML page that shows how a saved model was fitted."""
     refuse_existing(out, overwrite=overwrite)

@@ -16,6 +16,7 @@ import dask.config
 import typer
 from sklearn.exceptions import ConvergenceWarning
 
+from nysstream.cli.options import OPTIONS, signature
 from nysstream.errors import (
     InputError,
     MemoryBudgetError,
@@ -26,21 +27,33 @@ from nysstream.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+    from nysstream.cli.options import Option
 
 #: Exit codes. A stop before convergence keeps the best result.
 CONVERGED, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 _USAGE_ERRORS = (InputError, OutputExistsError, MemoryBudgetError, SourceError)
 DEBUG = "NYSSTREAM_DEBUG"
-#: Settings of the Python interface that are options here, under the same name.
-_OPTIONS = (
-    "alpha", "chunk_rows", "codec", "columns", "dtype", "features", "max_passes", "memory", "overwrite",
-    "precision", "rank", "rows", "shuffle", "solver", "time_limit", "tol",
-)  # fmt: skip
+#: How settings of the Python interface are spelled here. Feature maps have a random_state of their own,
+#: which is no option.
+_SPELLED = {
+    name: option.spelled for name, option in OPTIONS.items() if option.flag and name != "random_state"
+} | {name: "--" + name.replace("_", "-") for name in ("chunk_rows", "codec", "columns", "dtype", "shuffle")}
 
 
-def command(function: Callable[..., int]) -> Callable[..., None]:
-    """Make a command of a function that returns an exit code: errors become one line on stderr."""
+def command(
+    function: Callable[..., int], settings: Mapping[str, Option] | None = None
+) -> Callable[..., None]:
+    """Make a command of a function that returns an exit code: errors become one line on stderr.
+
+    Parameters
+    ----------
+    function : callable
+        Its parameters are options, as :func:`nysstream.cli.options.signature` says.
+    settings : mapping of str to Option, optional
+        What ``**settings`` of the function stands for.
+    """
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -61,14 +74,16 @@ def command(function: Callable[..., int]) -> Callable[..., None]:
                 code = FAILED
         raise typer.Exit(code)
 
+    declared = signature(function, settings or {})
+    run.__signature__ = declared  # type: ignore[attr-defined]
+    run.__annotations__ = {name: item.annotation for name, item in declared.parameters.items()}
     return run
 
 
 def in_options(message: str) -> str:
     """Write settings as this interface spells them: ``memory='2GiB'`` becomes ``--memory 2GiB``."""
-    for name in _OPTIONS:
-        option = "--" + name.replace("_", "-")
-        message = re.sub(rf"\b{name}=True\b", option, message)
+    for name, option in _SPELLED.items():
+        message = re.sub(rf"\b{name}=(True|False)\b", option, message)
         message = re.sub(rf"""\b{name}=(["'])(.*?)\1""", rf"{option} \2", message)
         message = re.sub(rf"\b{name}=(?=\S)", f"{option} ", message)
         if "_" in name:

@@ -12,27 +12,7 @@ import numpy as np
 import typer
 import zarr
 
-from nysstream.cli.options import (
-    Data,
-    Device,
-    Features,
-    Json,
-    Memory,
-    MissingChunks,
-    NoIntercept,
-    Overwrite,
-    Precision,
-    Rank,
-    Rows,
-    Scheduler,
-    Seed,
-    Standardize,
-    Store,
-    Threads,
-    Weight,
-    open_beside,
-    open_rows,
-)
+from nysstream.cli.opening import open_beside, open_rows
 from nysstream.cli.printing import print_json, print_table, two_columns
 from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, command, scheduled
@@ -55,10 +35,11 @@ _SHOWN = 8
 
 @command
 def sketch(
-    store: Store,
-    data: Data = None,
-    weight: Weight = None,
-    rows: Rows = None,
+    store: str,
+    *,
+    data: str | None,
+    weight: str | None,
+    rows: slice | None,
     alpha: Annotated[
         list[float] | None,
         typer.Option("--alpha", metavar="A", help="Penalty to predict the solution for; repeat for several."),
@@ -66,23 +47,23 @@ def sketch(
     tol: Annotated[
         float, typer.Option("--tol", help="Accuracy to predict the number of iterations for.")
     ] = 1e-6,
-    features: Features = None,
-    rank: Rank = "auto",
-    standardize: Standardize = False,
-    no_intercept: NoIntercept = False,
-    precision: Precision = "single",
-    memory: Memory = None,
-    device: Device = None,
-    seed: Seed = 0,
-    scheduler: Scheduler = None,
-    threads: Threads = None,
-    missing_chunks: MissingChunks = "warn",
+    features: str | None,
+    rank: Any = "auto",
+    standardize: bool,
+    fit_intercept: bool,
+    precision: str,
+    memory: str | None,
+    device: str | None,
+    random_state: int,
+    scheduler: str | None,
+    threads: int | None,
+    missing_chunks: str,
     out: Annotated[
         str | None,
         typer.Option("--out", metavar="SKETCH.zarr", help="Save the eigenvectors and eigenvalues."),
     ] = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
+    overwrite: bool,
+    json: bool,
 ) -> int:
     """Approximate the Gram matrix of the rows in one pass, and say how hard it will be to solve with.
 
@@ -114,9 +95,9 @@ def sketch(
             plan = plan_fit(design, memory=memory, rank=rank, n_systems=1, method="nystrom")
             problem = set_up(
                 plan,
-                center=not no_intercept,
+                center=fit_intercept,
                 standardize=standardize,
-                seed=seed,
+                seed=random_state,
                 shifts=np.zeros(1),  # keeps the rank that was asked for
                 rank=rank,
             )
@@ -133,7 +114,12 @@ def sketch(
         "sketch": out,
     }
     if out is not None:
-        settings = {"standardize": standardize, "center": not no_intercept, "seed": seed, "store": X.name}
+        settings = {
+            "standardize": standardize,
+            "center": fit_intercept,
+            "seed": random_state,
+            "store": X.name,
+        }
         _save(nystrom, out, record | settings | {"features": to_json(feature_map)}, overwrite=overwrite)
     if json:
         print_json(record)

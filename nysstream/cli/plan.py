@@ -1,0 +1,118 @@
+"""The command ``plan`` of every estimator."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.text import Text
+
+from nysstream.cli.estimating import fitted_names, make, settings_of
+from nysstream.cli.opening import open_data
+from nysstream.cli.printing import print_json, print_table
+from nysstream.cli.running import CONVERGED, command, scheduled
+from nysstream.estimators.choosing import describe
+from nysstream.report import plan_table, wording
+
+if TYPE_CHECKING:
+    from nysstream.estimators.composite_plan import LossPlan
+    from nysstream.estimators.planning import Plan
+
+plan = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Say what a fit would read and hold, before it reads anything.",
+)
+
+_RIDGE = {
+    "gram": "about 3: set-up, one or two steps of refinement, verification",
+    "nystrom": "2 and one per iteration; `nysstream sketch` predicts how many, for one pass",
+    "subsampled": "2 and one per iteration",
+    "cg": "2 and one per iteration, many if the problem is ill conditioned",
+}
+_OTHERS = {
+    "gram": "2 or 3: set-up, verification, and refinement where it is needed",
+    "nystrom": "2, and one per step of conjugate gradients",
+    "newton": "1 and one per Newton step, five to ten of them",
+    "subsampled": "1 and one per step, ten to twenty of them",
+    "admm": "1, and one per Newton step and per step of conjugate gradients",
+}
+
+
+def plan_command(name: str) -> Callable[..., None]:
+    """Make the command that plans the fit of one kind of estimator."""
+
+    def run(
+        store: str,
+        *,
+        data: str | None,
+        target: str | None,
+        weight: str | None,
+        rows: slice | None,
+        missing_chunks: str,
+        scheduler: str | None,
+        threads: int | None,
+        json: bool,
+        **settings: Any,
+    ) -> int:
+        model = make(name, settings)
+        with scheduled(scheduler, threads):
+            found = model.plan(*open_data(store, data, target, weight, rows, missing_chunks))
+        if json:
+            print_json(_record(found))
+        else:
+            table = plan_table(found)
+            table.add_section()
+            for title, text in _method(found, _RIDGE if name == "ridge" else _OTHERS):
+                table.add_row(title, Text(text))
+            print_table(table)
+        return CONVERGED
+
+    return command(run, settings_of(name, planning=True))
+
+
+def _record(found: Plan | LossPlan) -> dict[str, Any]:
+    n_rows, n_features = found.design.shape
+    return {
+        "n_rows": n_rows,
+        "n_features": n_features,
+        "n_inputs": found.design.source.shape[1],
+        "n_systems": found.n_systems,
+        "method": found.method,
+        "why": found.why,
+        "candidates": [dataclasses.asdict(item) for item in getattr(found, "candidates", {}).values()],
+        "pass_bytes": found.pass_bytes,
+        "cached_bytes": found.cached_bytes,
+        "rank": found.rank,
+        "n_probes": getattr(found, "n_probes", 0),
+        "n_sampled": getattr(found, "n_sampled", 0),
+        "memory_limit_bytes": found.budget.limit,
+        "projected_peak_bytes": found.budget.peak,
+        "needs": found.budget.needs,
+        "scheduler": found.scheduler,
+        "n_tasks": found.n_tasks,
+        "dtype": str(found.design.dtype),
+    }
+
+
+def _method(found: Plan | LossPlan, passes: dict[str, str]) -> list[tuple[str, str]]:
+    """Say what plan_table leaves out: the method, why, and how often each would read the data."""
+    lines = [("Method", f"{found.method}: {found.why}"), ("Products", f"in {found.design.dtype}")]
+    candidates = getattr(found, "candidates", {})
+    if not candidates:
+        return [*lines, ("Passes", passes[found.method])]
+    lines += [("Passes", f"about {candidates[found.method].passes:.0f}")]
+    for name, seconds, count, why in describe(candidates, found.method):
+        lines.append((f"  {name}", f"{count:.0f} passes, {wording.duration(seconds)} ({why})"))
+    return lines
+
+
+for _name in fitted_names():
+    plan.command(
+        _name,
+        help=f"Say how `fit {_name}` with the same options would run. Reads metadata, and at most a sample "
+        "of rows.",
+        short_help=f"Plan `fit {_name}`.",
+    )(plan_command(_name))
