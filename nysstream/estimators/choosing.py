@@ -6,10 +6,12 @@ import functools
 import math
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 
 from nysstream.arrays import single_threaded_blas, to_host
 from nysstream.sketching.random_matrices import gaussian
@@ -104,23 +106,22 @@ def look_ahead(design: DesignMatrix, n_systems: int, n_tasks: int) -> Outlook:
     Cost: a few chunks. The timings decide between methods, never between results of one method.
     """
     began = time.perf_counter()
-    rows = design.sample_rows(SAMPLE_ROWS)
-    read_rate = len(rows) * design.row_bytes / max(time.perf_counter() - began, 1e-6)
+    rows = design.sample_rows(SAMPLE_ROWS, keep_sparse=design.sparse)
+    m = rows.shape[0]
+    read_rate = m * design.row_bytes / max(time.perf_counter() - began, 1e-6)
     n = design.shape[0]
     # On one thread: an eigenvalue problem this small only waits for others on a busy machine.
     with single_threaded_blas():
         Z, row_seconds = _timed_features(design, rows.astype(design.dtype), n_systems)
         # What is not finite is found and named by the set-up pass.
-        Z = np.nan_to_num(Z, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        Z -= Z.mean(axis=0, dtype=np.float64).astype(Z.dtype)
-        products = Z @ Z.T
+        products = _centred_products(Z)
         values = scipy.linalg.eigvalsh(products, check_finite=False)[::-1].astype(np.float64)
         missed_ranks, missed = _missed(products)
     cached = design.source.resident or n * design.row_bytes <= design.cache_bytes
     read_seconds = 0.0 if cached else n * design.row_bytes / read_rate
     # The sample's small eigenvalues are noise: keep half, and the trace of the rest.
-    kept = values[: max(1, min(len(rows) // 2, design.shape[1]))]
-    scale = n / len(rows)
+    kept = values[: max(1, min(m // 2, design.shape[1]))]
+    scale = n / m
     return Outlook(
         max(read_seconds, n * row_seconds / n_tasks),
         multiplication_rate() * n_tasks,
@@ -131,17 +132,36 @@ def look_ahead(design: DesignMatrix, n_systems: int, n_tasks: int) -> Outlook:
     )
 
 
-def _timed_features(design: DesignMatrix, raw: NDArray[Any], n_systems: int) -> tuple[NDArray[Any], float]:
+def _centred_products(Z: Any) -> NDArray[Any]:
+    """Multiply rows about their mean with one another; sparse rows stay sparse."""
+    if not isinstance(Z, np.ndarray):
+        Z.data = np.nan_to_num(Z.data, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        products = (Z @ Z.T).toarray()
+        products -= products.mean(axis=0)
+        products -= products.mean(axis=1)[:, None]
+        return np.asarray(products)
+    Z = np.nan_to_num(Z, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    Z -= Z.mean(axis=0, dtype=np.float64).astype(Z.dtype)
+    return np.asarray(Z @ Z.T)
+
+
+def _timed_features(design: DesignMatrix, raw: Any, n_systems: int) -> tuple[Any, float]:
     """Map the rows and multiply them as a pass does; seconds of a row, from the faster half."""
-    design.features(raw[:64])  # draws the weights
+    if not design.sparse:
+        design.features(raw[:64])  # draws the weights
     pieces, fastest = [], math.inf
-    for half in np.array_split(raw, min(2, len(raw))):
+    m = raw.shape[0]
+    for a, b in pairwise(np.linspace(0, m, min(2, m) + 1).astype(int)):
+        half = raw[a:b]
         began = time.perf_counter()
-        Z = to_host(design.features(half))
+        Z = half if design.sparse else to_host(design.features(half))
         vectors = np.ones((Z.shape[1], n_systems), Z.dtype)
         Z.T @ (Z @ vectors)
-        fastest = min(fastest, (time.perf_counter() - began) / len(half))
+        fastest = min(fastest, (time.perf_counter() - began) / (b - a))
         pieces.append(Z)
+    if design.sparse:
+        stack: Any = scipy.sparse.vstack
+        return stack(pieces, format="csr"), fastest
     return np.concatenate(pieces), fastest
 
 

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import scipy.sparse
 import xxhash
 
 from nysstream.arrays import Device, get_device
@@ -19,8 +20,6 @@ from nysstream.streaming.partition import Partition, cut_blocks, cut_partitions
 from nysstream.trace import current_trace
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from nysstream.streaming.reduction import Reduction
 
 Precision = Literal["single", "double"]
@@ -212,13 +211,14 @@ class DesignMatrix:
         rows = max(rows, min(tall, _TALL_BYTES // row_bytes))
         return min(rows, self.block_rows)
 
-    def sample_rows(self, n_rows: int = 1024, n_runs: int = 8) -> NDArray[Any]:
+    def sample_rows(self, n_rows: int = 1024, n_runs: int = 8, *, keep_sparse: bool = False) -> Any:
         """Read short runs of rows spread evenly over the data.
 
         Returns
         -------
         ndarray, shape (at most n_rows, d)
-            Stored rows, in float64, before the feature map.
+            Stored rows, in float64, before the feature map; a csr_array where they are sparse and that was
+            asked for.
 
         Notes
         -----
@@ -227,13 +227,14 @@ class DesignMatrix:
         total = self.shape[0]
         run = math.ceil(min(n_rows, total) / min(n_runs, total))
         starts = np.unique(np.linspace(0, total - run, min(n_runs, total)).astype(int))
-        pieces = []
-        for start in starts:
-            rows = self.source.read(slice(int(start), min(int(start) + run, total)))
-            dense = rows if isinstance(rows, np.ndarray) else rows.toarray()
-            pieces.append(np.asarray(dense, dtype=np.float64))
-        sample = np.concatenate(pieces)
+        pieces = [self.source.read(slice(int(start), min(int(start) + run, total))) for start in starts]
+        if keep_sparse and self.source.sparse:
+            stack: Any = scipy.sparse.vstack
+            sample = stack(pieces, format="csr").astype(np.float64)
+        else:
+            dense = [rows if isinstance(rows, np.ndarray) else rows.toarray() for rows in pieces]
+            sample = np.concatenate([np.asarray(rows, dtype=np.float64) for rows in dense])
         trace = current_trace()
         if trace is not None:
-            trace.sampled_bytes += int(len(sample) * self.row_bytes)
+            trace.sampled_bytes += int(sample.shape[0] * self.row_bytes)
         return sample

@@ -354,7 +354,7 @@ print(limit, peak_resident_bytes(), model.result_.stats["method"])
 """
 
 
-@pytest.mark.parametrize("solver", ["cg", "nystrom"])
+@pytest.mark.parametrize("solver", ["cg", "nystrom", "auto"])
 def test_a_wide_fit_stays_within_its_limit(tmp_path, solver):
     """With 150,000 columns a p x p array would take 180 GB, dense rows 2.4 GB."""
     n, p = 4000, 150_000
