@@ -14,6 +14,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,22 +77,29 @@ def cached_fraction(path: Path, n_probes: int = 64) -> float:
     return hits / max(1, tried)
 
 
-def read_seconds(path: Path, n_threads: int) -> float:
-    """Read every file of a store once, in order, into reused buffers."""
+def read_seconds(path: Path, n_threads: int, *, apart: bool = False) -> float:
+    """Read every file of a store once into reused buffers.
+
+    The threads take pieces in turn, or ``apart``, each from a share of its own.
+    """
     pieces = []
     for file in files_of(path):
         size = file.stat().st_size
         pieces += [(file, start, min(size, start + _READ_BYTES)) for start in range(0, size, _READ_BYTES)]
-    numbers, lock = iter(pieces), threading.Lock()
+    lock = threading.Lock()
+    edges = [len(pieces) * i // n_threads for i in range(n_threads + 1)]
+    shares = [iter(pieces)] * n_threads
+    if apart:
+        shares = [iter(pieces[i:j]) for i, j in pairwise(edges)]
     buffers = [aligned_bytes(_READ_BYTES) for _ in range(n_threads)]
     for buffer in buffers:
         buffer[:] = 0
 
-    def work(buffer: Any) -> None:
+    def work(buffer: Any, share: Iterator[tuple[Any, int, int]]) -> None:
         opened: tuple[Any, int] = (None, -1)
         while True:
             with lock:
-                piece = next(numbers, None)
+                piece = next(share, None)
             if piece is None:
                 break
             file, start, stop = piece
@@ -106,16 +114,19 @@ def read_seconds(path: Path, n_threads: int) -> float:
         if opened[1] >= 0:
             os.close(opened[1])
 
-    return _together([lambda buffer=buffer: work(buffer) for buffer in buffers])
+    return _together([lambda b=b, s=s: work(b, s) for b, s in zip(buffers, shares, strict=True)])
 
 
-def fastest_reader(path: Path, cores: int) -> int:
-    """Find the number of threads that read the store fastest."""
-    seconds = {}
-    for n_threads in sorted({1, cores, 2 * cores}):
+def fastest_reader(path: Path, cores: int) -> dict[str, Any]:
+    """Find out how a store is read fastest: by how many threads, in turn or apart."""
+    ways = [
+        {"n_threads": n, "apart": apart} for n in sorted({1, cores, 2 * cores}) for apart in (False, True)
+    ]
+    seconds = []
+    for way in ways:
         drop_cache(path)
-        seconds[n_threads] = read_seconds(path, n_threads)
-    return min(seconds, key=lambda n: seconds[n])
+        seconds.append(read_seconds(path, **way) if way != {"n_threads": 1, "apart": True} else float("inf"))
+    return ways[seconds.index(min(seconds))]
 
 
 def decode_rate(codec: str, chunk_bytes: int, n_columns: int, cores: int, seconds: float = 0.5) -> float:

@@ -53,7 +53,7 @@ def _streamed(store: stores.Store, settings: Settings) -> list[Row]:
     design = design_of(store, settings)
     operator = GramOperator(design)
     operator @ vectors(scale.n_columns, 1)  # modules, slots and handles are there before the clock runs
-    n_threads = machine.fastest_reader(path, settings.cores)
+    reading = machine.fastest_reader(path, settings.cores)
     machine.drop_cache(path)
     still_cached = machine.cached_fraction(path)
     traces: dict[int, list[Trace]] = {1: [], scale.many: []}
@@ -67,7 +67,7 @@ def _streamed(store: stores.Store, settings: Settings) -> list[Row]:
 
     seconds = side_by_side(
         {f"ours {k}": lambda k=k: ours(k) for k in traces}
-        | limits_of(store, path, scale.many, n_threads, settings),
+        | limits_of(store, path, scale.many, reading, settings),
         scale.repeats,
     )
     rows = []
@@ -98,7 +98,7 @@ def _streamed(store: stores.Store, settings: Settings) -> list[Row]:
                     "projected_bytes": resident_bytes() + ALLOWANCE + sum(needs.values()),
                     "peak_bytes": cost.peak_bytes,
                     "cached_before": still_cached,
-                    "read_threads": n_threads,
+                    "reading": reading,
                     "cost": vars(cost),
                 },
             )
@@ -108,7 +108,7 @@ def _streamed(store: stores.Store, settings: Settings) -> list[Row]:
 
 
 def limits_of(
-    store: stores.Store, path: Path, k: int, n_threads: int, settings: Settings
+    store: stores.Store, path: Path, k: int, reading: dict[str, Any], settings: Settings
 ) -> dict[str, Callable[[], float]]:
     """Give what measures, in seconds, each thing that a pass over the store cannot do without."""
     scale, cores, device = settings.scale, settings.cores, settings.device
@@ -118,7 +118,7 @@ def limits_of(
     def read() -> float:
         machine.drop_cache(path)
         began = time.process_time()
-        seconds = machine.read_seconds(path, n_threads)
+        seconds = machine.read_seconds(path, **reading)
         spent[0] = (time.process_time() - began) / cores
         return seconds
 
@@ -194,7 +194,7 @@ def _reason(
     if attainable >= GOAL:
         return shared
     whole = max(1e-9, cost.wait_seconds + cost.product_seconds + cost.feature_seconds)
-    return f"tasks wait for their readers {cost.wait_seconds / whole:.0%} of the time; {shared}"
+    return f"tasks read, or wait for rows, {cost.wait_seconds / whole:.0%} of the time; {shared}"
 
 
 def resident(settings: Settings) -> list[Row]:

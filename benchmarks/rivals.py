@@ -131,16 +131,16 @@ def run(settings: Settings) -> list[Row]:
     rows = []
     for store in stores.chosen(settings):
         path = store.made(settings)
-        n_threads = machine.fastest_reader(path, settings.cores)
+        reading = machine.fastest_reader(path, settings.cores)
         with opened(store, path) as array:
             for k in (1, settings.scale.many):
-                rows += _against(store, path, array, k, n_threads, settings)
+                rows += _against(store, path, array, k, reading, settings)
         slot_pool.clear()
     return rows
 
 
 def _against(
-    store: stores.Store, path: Path, array: Any, k: int, n_threads: int, settings: Settings
+    store: stores.Store, path: Path, array: Any, k: int, reading: dict[str, Any], settings: Settings
 ) -> list[Row]:
     """Find each rival's best settings on a part of the rows, then time those on more of them."""
     scale = settings.scale
@@ -165,7 +165,7 @@ def _against(
     calls["ours"] = lambda: operator @ V
     timed = {name: lambda call=call: _cold(call, path)[0] for name, call in calls.items()}
     seconds = side_by_side(timed, max(1, scale.repeats - 1))
-    limits = roofline(side_by_side(limits_of(store, path, k, n_threads, settings), 1))[1]
+    limits = roofline(side_by_side(limits_of(store, path, k, reading, settings), 1))[1]
     roof = limits[0] * many / scale.n_rows
     found = []
     for rival, name in best.items():

@@ -27,8 +27,8 @@ class Cost:
     bytes_from_cache : int
         The same for blocks that were resident already.
     read_seconds, feature_seconds, product_seconds, wait_seconds : float
-        Time in the reader thread; in feature maps; in reductions; and time for which the
-        computation waited for the reader.
+        Time in reads; in feature maps; in reductions; and time for which nothing was computed
+        because rows were read, or waited for.
     peak_bytes : int
         Largest resident memory seen while the pass ran.
     """

@@ -107,7 +107,8 @@ def test_reading_a_store_reads_all_of_its_files(folder):
     for name in ("zarr-lz4", "npy"):
         path = stores.STORES[name].made(settings)
         assert machine.stored_bytes(path) == sum(f.stat().st_size for f in machine.files_of(path))
-        assert machine.read_seconds(path, 2) > 0
+        for apart in (False, True):
+            assert machine.read_seconds(path, 2, apart=apart) > 0
         assert machine.cached_fraction(path) in (1.0, pytest.approx(float("nan"), nan_ok=True))
 
 
