@@ -106,6 +106,13 @@ class LossSums(Reduction):
             )
             raise InputError(message)
 
+    @property
+    def _n_products(self) -> int:
+        """Count what is multiplied back: slopes; with intercepts curvatures too; and moves."""
+        if not self.fit_intercept:
+            return 1
+        return 2 if self.outcome.loss.coupled else 3
+
     def n_columns(self, design: DesignMatrix) -> int:
         """Three per vector: the gradient, and the products of curvatures and of moves."""
         return 3 * int(self.vectors.shape[1])
@@ -134,7 +141,8 @@ class LossSums(Reduction):
     def start(self, design: DesignMatrix, device: Device) -> Part:
         """Begin with zeros."""
         p, k = self.vectors.shape
-        part = {name: zero_product(design, device, k) for name in ("sum", "cross", "toward")}
+        # Gradients, curvatures and moves side by side: the rows are multiplied once.
+        part = {"products": zero_product(design, device, k * self._n_products)}
         for name in ("loss", "slope", "curvature", "move", "here", "zero", "less", "more"):
             part[name] = device.zeros((k,), np.float64)
         for j in self.hessians:
@@ -165,15 +173,9 @@ class LossSums(Reduction):
             sums = {name: _weighted(xp, weight, values) for name, values in sums.items()}
         for name, values in sums.items():
             part[name] = part[name] + column_sums(values)  # of shape (1,) where classes are coupled
-        part["sum"] = accumulate(part["sum"], multiply_back(tile.Z, cast(sums["slope"], fitted.dtype)))
-        if self.fit_intercept:
-            part["cross"] = accumulate(
-                part["cross"], multiply_back(tile.Z, cast(sums["curvature"], fitted.dtype))
-            )
-            if "move" in sums:
-                part["toward"] = accumulate(
-                    part["toward"], multiply_back(tile.Z, cast(sums["move"], fitted.dtype))
-                )
+        wanted = ("slope", "curvature", "move")[: self._n_products]
+        T = xp.concat([sums[name] for name in wanted], axis=1)
+        part["products"] = accumulate(part["products"], multiply_back(tile.Z, cast(T, fitted.dtype)))
         for j in self.hessians:
             panels = {key[len(f"{j}:") :]: part[key] for key in part if key.startswith(f"{j}:")}
             add_products(panels, tile.Z, cast(sums["curvature"][:, j], fitted.dtype))
@@ -183,14 +185,16 @@ class LossSums(Reduction):
     def finish(self, design: DesignMatrix, part: Part) -> LossValues:
         """Take off the means and scale; eliminate the intercepts from the Hessians."""
         p = design.shape[1]
-        hessians = []
+        hessians, k = [], self.intercept.size
+        blocks = [part["products"][:, i : i + k] for i in range(0, part["products"].shape[1], k)]
+        gradient, cross, toward = blocks + [np.zeros((p, k))] * (3 - len(blocks))
         for j in self.hessians:
             panels = {key[len(f"{j}:") :]: part[key] for key in part if key.startswith(f"{j}:")}
             full = assemble(panels, p)
             assert full is not None
             if self.fit_intercept and part["curvature"][j] > 0:
                 # The weighted means of the rows go with the intercept, wherever the origin is.
-                c = part["cross"][:, j]
+                c = cross[:, j]
                 full -= np.outer(c / part["curvature"][j], c)
             if design.centering is not None:
                 scale = design.centering.scale
@@ -201,12 +205,12 @@ class LossSums(Reduction):
         conjugate = np.stack([np.broadcast_to(part[name], part["slope"].shape) for name in names])
         return LossValues(
             np.broadcast_to(part["loss"], part["slope"].shape),
-            rescale(design, part["sum"], part["slope"]),
+            rescale(design, gradient, part["slope"]),
             part["slope"],
             part["curvature"],
-            rescale(design, part["cross"], part["curvature"]),
+            rescale(design, cross, part["curvature"]),
             part["move"],
-            rescale(design, part["toward"], part["move"]),
+            rescale(design, toward, part["move"]),
             conjugate,
             tuple(hessians),
         )
