@@ -88,6 +88,7 @@ class LeastSquaresLoss(Smooth):
         gram = getattr(problem.preconditioner, "gram", None) if problem.method == "gram" else None
         model = _in_memory(gram) if gram is not None else Curvature(problem.operator, problem.preconditioner)
         self.model = (model,)
+        self.in_memory = model.exact
         self._squares = problem.statistics.target_squares[targets]
         self._evaluations = 0
 
@@ -120,7 +121,7 @@ class LeastSquaresLoss(Smooth):
         conjugate = np.stack([squares, inner, zeros, zeros])
         cross = np.broadcast_to(np.float64(0), gradient.shape)
         return Evaluation(
-            0.5 * squares, gradient, zeros, zeros, cross, zeros, cross, conjugate, self.model, precise
+            0.5 * squares, gradient, zeros, zeros, cross, zeros, cross, conjugate, lambda: self.model, precise
         )
 
 
@@ -166,6 +167,7 @@ class GeneralLoss(Smooth):
         self.coupled = outcome.loss.coupled
         self.shape = (design.shape[1], n_columns)
         self.method = method
+        self.in_memory = method == "subsampled" or (method == "newton" and not self.coupled)
         self.sample = sample
         self.operators: list[HessianOperator | CoupledHessian] = []
         self._evaluations = 0
@@ -201,14 +203,16 @@ class GeneralLoss(Smooth):
             reductions.append(HessianProduct(self.outcome, W, intercept, test, of, self.intercept))
         values, *sketches = reduce(design, *reductions, name="certify" if precise else "evaluate")
         self._evaluations += 1
-        if self.coupled:
-            model: tuple[Curvature, ...] = (self._coupled(W, intercept),)
-        elif whole:
-            model = tuple(_in_memory(hessian) for hessian in values.hessians)
-        elif self.method == "subsampled":
-            model = tuple(_in_memory(hessian) for hessian in self._sampled_hessians(W, intercept))
-        else:
-            model = tuple(self._over_data(j, W, intercept, sketches[0][:, of == j]) for j in range(k))
+
+        def model() -> tuple[Curvature, ...]:
+            if self.coupled:
+                return (self._coupled(W, intercept),)
+            if whole:
+                return tuple(_in_memory(hessian) for hessian in values.hessians)
+            if self.method == "subsampled":
+                return tuple(_in_memory(hessian) for hessian in self._sampled_hessians(W, intercept))
+            return tuple(self._over_data(j, W, intercept, sketches[0][:, of == j]) for j in range(k))
+
         return Evaluation(
             values.loss,
             values.gradient,
@@ -255,21 +259,20 @@ class GeneralLoss(Smooth):
         for block in blocks:
             parts += [ShiftedInverse(block), *([ShiftedInverse(ones)] if self.intercept else [])]
         sizes = [p, *([1] if self.intercept else [])] * k
-        in_memory = self.method == "subsampled"
         operator = CoupledHessian(
-            self.sample.design if in_memory else self.design,
+            self.sample.design if self.in_memory else self.design,
             self.outcome,
             W,
             intercept,
             fit_intercept=self.intercept,
             diagonal=float(sum(np.trace(block) for block in blocks)),
-            factor=self.sample.factor if in_memory else 1.0,
+            factor=self.sample.factor if self.in_memory else 1.0,
         )
-        if in_memory:
-            return Curvature(Untraced(operator), BlockDiagonal(parts, sizes), in_memory=True, stacked=True)
+        if self.in_memory:
+            return Curvature(Untraced(operator), BlockDiagonal(parts, sizes), stacked=True)
         self.operators.append(operator)
         return Curvature(operator, BlockDiagonal(parts, sizes), stacked=True)
 
 
 def _in_memory(hessian: Block) -> Curvature:
-    return Curvature(as_operator(hessian, psd=True), ShiftedInverse(hessian), exact=True, in_memory=True)
+    return Curvature(as_operator(hessian, psd=True), ShiftedInverse(hessian), exact=True)

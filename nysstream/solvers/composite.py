@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,8 +45,8 @@ class Evaluation:
         Sums of the losses' conjugates at the slopes, at zero, and at the slopes less and plus the
         moves; infinite where there are none. For least squares: sums of squares of the residuals,
         and their inner products with the targets.
-    model : sequence of Curvature
-        Of the loss in the coefficients, the intercepts eliminated: one for all columns, or one for each.
+    make_model : callable
+        Makes :attr:`model`, when a step first asks for it.
     precise : bool
         Whether it was computed in double precision from the rows.
     """
@@ -58,8 +59,13 @@ class Evaluation:
     move: Vector
     toward: Block
     conjugate: NDArray[np.float64]
-    model: tuple[Curvature, ...] = ()
+    make_model: Callable[[], tuple[Curvature, ...]]
     precise: bool = True
+
+    @functools.cached_property
+    def model(self) -> tuple[Curvature, ...]:
+        """Curvature in the coefficients, the intercepts eliminated: one for all columns, or one for each."""
+        return self.make_model()
 
     def eliminate(self) -> Block:
         """Give the gradient of the loss minimised over the intercepts, to second order."""
@@ -77,8 +83,6 @@ class Curvature:
     preconditioner : Preconditioner, optional
     exact : bool
         Whether the preconditioner is the inverse.
-    in_memory : bool
-        Whether products with the operator cost no pass.
     stacked : bool
         Whether the operator is on all columns stacked, each with its intercept as one more coordinate.
     """
@@ -86,7 +90,6 @@ class Curvature:
     operator: LinearOperator
     preconditioner: Preconditioner | None = None
     exact: bool = False
-    in_memory: bool = False
     stacked: bool = False
 
 
@@ -97,6 +100,7 @@ class Smooth(Protocol):
     intercept: bool
     least_squares: bool
     coupled: bool
+    in_memory: bool
 
     @property
     def passes(self) -> int:

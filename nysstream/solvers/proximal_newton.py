@@ -115,7 +115,7 @@ class ProximalNewton(Solver[Composite, NewtonState]):
         if not state.models:
             state = self._model(problem, state)
         solver = self._inner_solver(problem, state)
-        in_memory = all(curvature.in_memory for curvature in state.at.model)
+        in_memory = problem.smooth.in_memory
         while True:
             inner = tuple(
                 solver.step(model, part) if solver.check(model, part) is None else part
@@ -153,8 +153,7 @@ class ProximalNewton(Solver[Composite, NewtonState]):
 
     def passes_ahead(self, problem: Composite, state: NewtonState) -> int:
         """Count the evaluation, and the products of an iteration over the data."""
-        over_data = any(not part.in_memory for part in state.at.model)
-        return 1 + (self.inner.cg_steps if over_data else 0)
+        return 1 + (0 if problem.smooth.in_memory else self.inner.cg_steps)
 
     def passes_to_finish(self, problem: Composite, state: NewtonState) -> int:
         """Count the evaluation of a model that was being minimised."""

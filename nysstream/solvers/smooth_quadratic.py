@@ -76,13 +76,14 @@ class SmoothQuadratic(Solver[CompositeQuadratic, CGState]):
     def init(self, problem: CompositeQuadratic, start: Block | None) -> CGState:
         """Start at zero for no product, or elsewhere for one; at the solution where A is in memory."""
         W = np.zeros_like(problem.rhs) if start is None else np.array(start, dtype=np.float64)
-        if isinstance(problem.operator, Dense):  # all coordinates are free: one factorisation solves it
-            solved = polish(problem, W)
-            W = W if solved is None else solved
+        solved = polish(problem, W) if isinstance(problem.operator, Dense) else None
+        if solved is not None:  # all coordinates are free: one factorisation solves it
+            W = solved
         product = problem.operator.matmat(W) if W.any() else np.zeros_like(W)
         R = problem.rhs - product - self._penalty(problem) * W
-        V = self._precondition(problem, R)
-        return CGState(W, R, V, product, _dots(R, V), problem.certify(W, product))
+        certified = problem.certify(W, product)
+        V = R if np.all(certified.measure <= self.tol) else self._precondition(problem, R)
+        return CGState(W, R, V, product, _dots(R, V), certified)
 
     def step(self, problem: CompositeQuadratic, state: CGState) -> CGState:
         """Move along the direction, for one product."""
