@@ -55,9 +55,9 @@ def settings_of(name: str, *, planning: bool = False) -> dict[str, Option]:
         several = replace(
             several, help=several.help.format(default=inspect.signature(kind).parameters["alpha"].default)
         )
-        found = {"alpha": several, "cv": OPTIONS["cv"], "hashed_folds": OPTIONS["hashed_folds"]} | {
-            key: option for key, option in (_described(chooser) | found).items() if key != "alpha"
-        }
+        choosing = {key: OPTIONS[key] for key in ("cv", "hashed_folds")}
+        choosing |= {key: replace(item, default=None) for key, item in _described(chooser).items()}
+        found = {"alpha": several} | choosing | {k: option for k, option in found.items() if k != "alpha"}
     if "solver" in found:
         methods = ("auto", *kind.methods) if hasattr(kind, "methods") else SOLVERS
         found["solver"] = replace(found["solver"], metavar="|".join(methods))
@@ -92,8 +92,10 @@ def make(name: str, settings: dict[str, Any]) -> Any:
             message = "--start is for one fit, not for cross-validation: leave out --cv"
             raise InputError(message)
         return _chooser(name, folds, given)
-    if "eps" in given and name + _CHOOSING in ESTIMATORS:
-        message = "--eps says what alphas to choose among: give --cv K too"
+    unused = given.keys() - inspect.signature(ESTIMATORS[name]).parameters
+    if unused:
+        flags = ", ".join(OPTIONS[key].spelled for key in sorted(unused))
+        message = f"{flags}: it says what alphas to choose among, so give --cv K too"
         raise InputError(message)
     if isinstance(given.get("alpha"), list) and len(given["alpha"]) == 1:
         given["alpha"] = given["alpha"][0]

@@ -118,6 +118,8 @@ class Option:
             kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
             return inspect.Parameter(name, kind, annotation=Annotated[self.kind, declared])
         shown = self.default is not None and not isinstance(self.default, bool)
+        # What the parser reads is text, be it the default.
+        default = self.default if self.parser is None or self.default is None else str(self.default)
         option = typer.Option(
             self.flag,
             metavar=self.metavar,
@@ -128,9 +130,7 @@ class Option:
             show_default=shown,
         )
         annotation = self.kind if self.default is not None else self.kind | None
-        return inspect.Parameter(
-            name, keyword, default=self.default, annotation=Annotated[annotation, option]
-        )
+        return inspect.Parameter(name, keyword, default=default, annotation=Annotated[annotation, option])
 
 
 #: Settings of estimators, and what else several commands take, by the name of the parameter.
