@@ -1,6 +1,7 @@
 """Estimators with scikit-learn's interface, objectives and names."""
 
 from nysstream.estimators.glm import GammaRegressor, PoissonRegressor, TweedieRegressor
+from nysstream.estimators.huber import HuberRegressor
 from nysstream.estimators.lasso import BoundedRegression, ElasticNet, Lasso
 from nysstream.estimators.lasso_cv import ElasticNetCV, LassoCV
 from nysstream.estimators.linear_svc import LinearSVC
@@ -17,6 +18,7 @@ ESTIMATORS = {
     "lasso-cv": LassoCV,
     "elastic-net-cv": ElasticNetCV,
     "bounded": BoundedRegression,
+    "huber": HuberRegressor,
     "logistic": LogisticRegression,
     "linear-svc": LinearSVC,
     "poisson": PoissonRegressor,
@@ -30,6 +32,7 @@ __all__ = [
     "ElasticNet",
     "ElasticNetCV",
     "GammaRegressor",
+    "HuberRegressor",
     "Lasso",
     "LassoCV",
     "LinearSVC",
