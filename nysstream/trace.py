@@ -85,7 +85,9 @@ class Progress:
     expected_passes : int, optional
         How many passes the run may take in all, where something is known about it.
     residual : float, optional
-        Relative residual after the last complete step.
+        How accurate the answer is after the last complete step, relatively.
+    measure : str
+        What ``residual`` is.
     """
 
     number: int
@@ -96,6 +98,7 @@ class Progress:
     seconds: float
     expected_passes: int | None
     residual: float | None
+    measure: str = "residual"
 
 
 @dataclass
@@ -110,6 +113,8 @@ class Trace:
     expected_passes : int, optional
     residual : float, optional
         What the solver knows, for progress.
+    measure : str
+        What that is: ``"residual"``, ``"gap"`` or ``"optimality"``.
     listener : callable, optional
         Called with :class:`Progress` as rows are done, from the thread that did them.
     """
@@ -118,6 +123,7 @@ class Trace:
     sampled_bytes: int = 0
     expected_passes: int | None = None
     residual: float | None = None
+    measure: str = "residual"
     listener: Callable[[Progress], None] | None = None
     began: float = field(default_factory=time.perf_counter)
     baseline_peak: int = field(default_factory=peak_resident_bytes)
@@ -186,7 +192,15 @@ def listening(token: str, name: str, rows_total: int) -> Iterator[None]:
     listener = trace.listener
     began = time.perf_counter()
     state = Progress(
-        len(trace.passes) + 1, name, 0, rows_total, 0, 0.0, trace.expected_passes, trace.residual
+        len(trace.passes) + 1,
+        name,
+        0,
+        rows_total,
+        0,
+        0.0,
+        trace.expected_passes,
+        trace.residual,
+        trace.measure,
     )
 
     def callback(rows: int, nbytes: int) -> None:

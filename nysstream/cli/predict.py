@@ -108,7 +108,7 @@ def _measure(estimator: Any) -> str:
     """Name what the estimator's score is."""
     if is_classifier(estimator):
         return "accuracy"
-    return "r2" if "R2" in (type(estimator).score.__doc__ or "") else "d2"
+    return str(getattr(estimator, "measure", "r2"))
 
 
 def _cost(trace: Trace) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
             left += (state.expected_passes - state.number) * seconds
         details = [f"{state.bytes_done / max(state.seconds, 1e-9) / 1e9:.2f} GB/s"]
         if state.residual is not None:
-            details.append(f"residual {state.residual:.1e}")
+            details.append(f"{state.measure} {state.residual:.1e}")
         details.append(f"{wording.duration(max(left, 0.0))} left")
         self._draw(f"{title} ({state.name})", state.rows_done, state.rows_total, details)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import RegressorMixin
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 @dataclass(eq=False, repr=False)
 class _GeneralizedLinear(RegressorMixin, Penalised):
     """Half the mean deviance and an l2 penalty; predictions are expected values."""
+
+    #: What ``score`` gives.
+    measure: ClassVar[str] = "d2"
 
     alpha: float = 1.0
 

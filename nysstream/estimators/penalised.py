@@ -237,6 +237,7 @@ class Penalised(LinearModel, BaseEstimator, Settings):
         def show(_: Any, record: dict[str, Any]) -> None:
             gap = record["duality_gap"]
             trace.residual = record["optimality"] if gap is None else gap
+            trace.measure = "optimality" if gap is None else "gap"
 
         return solve(
             problem,

@@ -44,7 +44,7 @@ def convergence(
     labels: Sequence[str] | None = None,
     extra_histories: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Figure:
-    """Draw the relative residual of every system over the passes.
+    """Draw the accuracy over the passes: the relative residual of every system, or a certificate.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ def convergence(
     """
     figure, axes = new_figure(3.0)
     extra_histories = extra_histories or {}
-    first = setup_passes(result)
-    passes, residuals = curves(result.history)
+    first, measure = setup_passes(result), wording.accuracy(result)
+    passes, residuals = curves(result.history, measure.key)
     n_curves = residuals.shape[1]
     shown = spread(n_curves, MAX_CURVES)
     colours = series(len(shown))
@@ -75,16 +75,16 @@ def convergence(
             first + passes, residuals[:, i], color=colour, marker=marker, label=legend_text(name), gid="fit"
         )
     for i, (name, history) in enumerate(extra_histories.items()):
-        x, y = curves(history)
+        x, y = curves(history, measure.key)
         worst = y.max(axis=1, initial=0.0)
         dashes = ("--", ":", "-.")[i % 3]
         axes.plot(first + x, worst, dashes, color=LIGHT["muted"], label=legend_text(name), gid="extra")
-    final = result.stats.get("relative_residual")
+    final = result.stats.get(measure.key)
     total = result.stats.get("passes")
     if final is not None and total is not None and len(passes):
         axes.plot(
             [total], [final], "D", color=LIGHT["ink"], markersize=5, markerfacecolor="none",
-            label="recomputed at the end, worst", gid="final", zorder=4,
+            label=measure.final, gid="final", zorder=4,
         )  # fmt: skip
     drawn = [np.asarray(line.get_ydata()) for line in axes.lines]
     if tol:
@@ -98,7 +98,7 @@ def convergence(
     whole_numbers(axes)
     axes.set_xlim(left=0)
     axes.set_xlabel("passes over the data, the set-up pass included")
-    axes.set_ylabel("relative residual")
+    axes.set_ylabel(measure.name)
     axes.grid(axis="y")
     if len(axes.get_legend_handles_labels()[0]) > 1:
         legend_beside(axes, n_curves, len(shown))
@@ -275,21 +275,30 @@ def memory(result: FitResult) -> Figure:
 
 def setup_passes(result: FitResult) -> int:
     """Count the passes made before the solver's first step, which its history leaves out."""
+    if result.history and wording.accuracy(result) is not wording.RESIDUAL:
+        return len(result.passes) - int(result.history[-1]["passes"])  # nothing follows the last step
     solving = ("product", "residual", "objective")
     names = [record.name for record in result.passes]
     return next((i for i, name in enumerate(names) if name in solving), len(names))
 
 
-def curves(history: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Collect passes ``(m,)`` and relative residuals ``(m, k)``; long histories are thinned."""
+def curves(
+    history: Sequence[Mapping[str, Any]], key: str = "relative_residual"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Collect passes ``(m,)`` and accuracies ``(m, k)``; long histories are thinned.
+
+    Parameters
+    ----------
+    history : sequence of dict
+    key : str
+        What to collect; with an ``s`` added where records have it for every system.
+    """
     if not history:
         return np.zeros(0), np.zeros((0, 1))
     kept = [history[i] for i in spread(len(history), MAX_POINTS)]
     passes = np.array([record["passes"] for record in kept], dtype=np.float64)
-    columns = [
-        np.atleast_1d(record.get("relative_residuals", record["relative_residual"])) for record in kept
-    ]
-    return passes, np.array(columns, dtype=np.float64).reshape(len(kept), -1)
+    columns = [np.atleast_1d(record.get(key + "s", record.get(key))) for record in kept]
+    return passes, np.array(columns, dtype=np.float64).reshape(len(kept), -1)  # what is not known is NaN
 
 
 def grouped_passes(result: FitResult) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:

@@ -88,7 +88,7 @@ def render(
         "convergence": figures.convergence(
             result,
             tol=tol,
-            labels=_labels(model, result),
+            labels=_labels(model, result) if wording.accuracy(result) is wording.RESIDUAL else None,
             extra_histories=extra_histories,
         ),
         "passes": figures.pass_times(result) if result.passes else None,
@@ -112,6 +112,8 @@ def render(
         stats=stats,
         tol=tol,
         method=wording.method(result),
+        accuracy=wording.accuracy(result),
+        n_classes=len(getattr(model, "classes_", ())),
         n_systems=_n_systems(result),
         svg={name: inline_svg(figure, name) for name, figure in drawn.items() if figure is not None},
         hidden_shifts=int(np.sum(np.asarray(shifts) == 0)),
@@ -127,7 +129,9 @@ def _n_systems(result: FitResult) -> int:
     if not result.history:
         return 1
     last = result.history[-1]
-    return int(np.size(last.get("relative_residuals", last["relative_residual"])))
+    if wording.accuracy(result) is wording.RESIDUAL:
+        return int(np.size(last.get("relative_residuals", last["relative_residual"])))
+    return int(np.size(last.get("objective", 0.0)))
 
 
 def _shifts(model: Any) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +11,7 @@ from nysstream.estimators.planning import describe_threads
 from nysstream.report import wording
 
 if TYPE_CHECKING:
+    from nysstream.estimators.composite_plan import LossPlan
     from nysstream.estimators.planning import Plan
     from nysstream.estimators.results import FitResult
 
@@ -49,12 +50,12 @@ def summary_table(result: FitResult) -> Table:
     return table
 
 
-def plan_table(plan: Plan) -> Table:
+def plan_table(plan: Plan | LossPlan) -> Table:
     """Tabulate what a fit will need.
 
     Parameters
     ----------
-    plan : Plan
+    plan : Plan or LossPlan
 
     Returns
     -------
@@ -66,9 +67,13 @@ def plan_table(plan: Plan) -> Table:
     n, p = design.shape
     table.add_row("Problem", Text(f"{wording.number(n)} rows × {wording.number(p)} features"))
     table.add_row("Systems solved together", Text(wording.number(plan.n_systems)))
+    n_sampled = getattr(plan, "n_sampled", 0)
     if plan.rank:
-        table.add_row("Sketch", Text(f"up to {plan.rank} columns, {plan.n_probes} probes"))
-    table.add_row("Passes run as", Text(describe_threads(plan)))
+        probes = f", {plan.n_probes} probes" if hasattr(plan, "n_probes") else ""
+        table.add_row("Sketch", Text(f"up to {plan.rank} columns{probes}"))
+    if n_sampled:
+        table.add_row("Sample", Text(f"{wording.number(n_sampled)} rows"))
+    table.add_row("Passes run as", Text(describe_threads(cast("Plan", plan))))
     cached = wording.percent(plan.cached_bytes, plan.pass_bytes)
     text = f"{wording.size(plan.pass_bytes)}, {cached} of it kept in memory"
     table.add_row("Data per pass", Text(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,14 @@ METHODS = {
     "cg": "conjugate gradients, without a preconditioner",
 }
 
+#: Of fits with a loss and a penalty, which are certified by duality.
+COMPOSITE_METHODS = {
+    "gram": "quadratic models in memory, of a Gram matrix that was summed in one pass",
+    "newton": "proximal Newton, with Hessians summed in the passes",
+    "subsampled": "proximal Newton, with Hessians of sampled rows",
+    "admm": "NysADMM, with products over the data",
+}
+
 LABELS = {
     "status": "Status",
     "method": "Method",
@@ -41,17 +50,66 @@ LABELS = {
     "peak_bytes": "Peak memory of the process",
     "memory_limit_bytes": "Memory limit",
     "relative_residual": "Relative residual, recomputed",
+    "duality_gap": "Relative duality gap",
+    "optimality": "Relative distance from optimality",
     "objective": "Objective",
+    "n_nonzero": "Coefficients that are not zero",
     "rank": "Rank of the sketch",
     "effective_dimension": "Effective dimension",
     "n_rows": "Rows",
     "n_features": "Features",
+    "n_outputs": "Columns",
     "test_r2": "Held-out R2",
     "linear_test_r2": "Held-out R2, linear",
     "cg_relative_residual": "Plain CG in the same passes, residual",
 }
 
 MAX_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The number that says how good an answer is.
+
+    Attributes
+    ----------
+    key : str
+        Of statistics and history.
+    name : str
+    final : str
+        What its last value is called in a figure.
+    explanation : str
+    """
+
+    key: str
+    name: str
+    final: str
+    explanation: str
+
+
+RESIDUAL = Accuracy(
+    "relative_residual",
+    "relative residual",
+    "recomputed at the end, worst",
+    "Residual of the normal equations relative to the right-hand side, after each step. Between "
+    "recomputations it comes from the recursion of the solver; the diamond is the last one recomputed in "
+    "double precision, the worst over all systems.",
+)
+GAP = Accuracy(
+    "duality_gap",
+    "relative duality gap",
+    "of the answer",
+    "How far the objective can at most be from its minimum, relative to it, as a dual point proves after "
+    "each step; the worst over all models. The diamond is that of the coefficients that were kept.",
+)
+OPTIMALITY = Accuracy(
+    "optimality",
+    "distance from optimality",
+    "of the answer",
+    "How far the conditions of optimality are from being met after each step, relative to the gradient at "
+    "the start; the worst over all models. This problem has no finite duality gap. The diamond is that of "
+    "the coefficients that were kept.",
+)
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -131,12 +189,23 @@ def bracket(dimension: Any) -> str:
     return lower if lower == upper else f"{lower} to {upper}"
 
 
+def accuracy(result: FitResult) -> Accuracy:
+    """Choose the number that certifies a fit."""
+    if "relative_residual" in result.stats:
+        return RESIDUAL
+    return OPTIMALITY if result.stats.get("duality_gap") is None else GAP
+
+
 def method(result: FitResult) -> str:
     """Name the method behind a fit."""
     name = str(result.stats.get("method", ""))
     if name == "nystrom":
         rank = number(result.stats.get("rank") or 0)
         return f"conjugate gradients, preconditioned by a randomized Nyström sketch of rank {rank}"
+    if accuracy(result) is not RESIDUAL:
+        columns = int(result.stats.get("rank") or 0)
+        sketch = f", preconditioned by a randomized Nyström sketch of rank {columns:,}" if columns else ""
+        return COMPOSITE_METHODS.get(name, name) + sketch
     return METHODS.get(name, name)
 
 
