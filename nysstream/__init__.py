@@ -2,11 +2,14 @@
 
 from nysstream import features
 from nysstream.estimators import (
+    SVC,
+    SVR,
     BoundedRegression,
     ElasticNet,
     ElasticNetCV,
     GammaRegressor,
     HuberRegressor,
+    KernelRidge,
     Lasso,
     LassoCV,
     LinearSVC,
@@ -27,6 +30,8 @@ from nysstream.streaming import DesignMatrix, GivenFolds, GroupedFolds, HashedFo
 from nysstream.version import __version__ as __version__
 
 __all__ = [
+    "SVC",
+    "SVR",
     "BoundedRegression",
     "DesignMatrix",
     "ElasticNet",
@@ -36,6 +41,7 @@ __all__ = [
     "GroupedFolds",
     "HashedFolds",
     "HuberRegressor",
+    "KernelRidge",
     "Lasso",
     "LassoCV",
     "LinearOperator",

@@ -2,12 +2,15 @@
 
 from nysstream.estimators.glm import GammaRegressor, PoissonRegressor, TweedieRegressor
 from nysstream.estimators.huber import HuberRegressor
+from nysstream.estimators.kernel_ridge import KernelRidge
 from nysstream.estimators.lasso import BoundedRegression, ElasticNet, Lasso
 from nysstream.estimators.lasso_cv import ElasticNetCV, LassoCV
 from nysstream.estimators.linear_svc import LinearSVC
 from nysstream.estimators.logistic import LogisticRegression
 from nysstream.estimators.ridge import Ridge
 from nysstream.estimators.ridge_cv import RidgeCV
+from nysstream.estimators.svc import SVC
+from nysstream.estimators.svr import SVR
 
 #: Every estimator, by the name that the command line knows it by.
 ESTIMATORS = {
@@ -26,13 +29,20 @@ ESTIMATORS = {
     "tweedie": TweedieRegressor,
 }
 
+#: Estimators with exact kernels, which keep rows and not coefficients of features.
+KERNEL_MACHINES = {"kernel-ridge": KernelRidge, "svc": SVC, "svr": SVR}
+
 __all__ = [
     "ESTIMATORS",
+    "KERNEL_MACHINES",
+    "SVC",
+    "SVR",
     "BoundedRegression",
     "ElasticNet",
     "ElasticNetCV",
     "GammaRegressor",
     "HuberRegressor",
+    "KernelRidge",
     "Lasso",
     "LassoCV",
     "LinearSVC",

@@ -68,7 +68,7 @@ class KernelMachine(BaseEstimator):
         raise NotImplementedError
 
     def _check_settings(self) -> None:
-        name = _ALIASES.get(self.kernel, self.kernel) if isinstance(self.kernel, str) else self.kernel
+        name: Any = _ALIASES.get(self.kernel, self.kernel) if isinstance(self.kernel, str) else self.kernel
         gamma: Any = self.gamma
         words = ("scale", "auto", "median")
         if (
@@ -221,6 +221,20 @@ class KernelMachine(BaseEstimator):
         check_is_fitted(self)
         save(self, path, overwrite=overwrite)
 
+    def _stored(self) -> dict[str, Any]:
+        """Give the arrays of the fitted model by name."""
+        raise NotImplementedError
+
+    def _restore(self, arrays: dict[str, NDArray[np.float64]], attributes: dict[str, Any]) -> None:
+        """Take the arrays of a model file, which must go together."""
+        self.kernel_ = Kernel(**attributes["kernel"])
+        for key, values in arrays.items():
+            setattr(self, key, values)
+        d, (rows, coef, intercept) = self.n_features_in_, self._expansion()
+        if rows.shape != (len(coef), d) or arrays["origin_"].shape != (d,) or intercept.size != coef.shape[1]:
+            message = f"its {rows.shape} rows do not fit {len(coef)} coefficients and {d} features"
+            raise ValueError(message)
+
 
 def read_rows(source: RowSource, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Read all rows into one array.
@@ -269,4 +283,16 @@ def read_targets(target: Any) -> NDArray[np.float64]:
 
 def read_column(column: Any) -> NDArray[np.float64]:
     """Read one stored number for each row, shape (n,)."""
-    return read_targets(column)[:, 0]
+    source = as_source(column)
+    if source.shape[1] != 1:
+        message = f"{source.name} has {source.shape[1]} columns: give one number for each row"
+        raise InputError(message)
+    return read_targets(source)[:, 0]
+
+
+def check_lengths(source: RowSource, target: RowSource, weight: RowSource | None) -> None:
+    """Refuse targets or weights of another number of rows."""
+    for what, other in (("targets", target), ("weights", weight)):
+        if other is not None and other.shape[0] != source.shape[0]:
+            message = f"{source.name} has {source.shape[0]} rows, the {what} {other.shape[0]}"
+            raise InputError(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -13,7 +13,13 @@ from sklearn.metrics import r2_score
 
 from nysstream.errors import AccuracyWarning, InputError
 from nysstream.estimators.inputs import is_streamed, training_sources
-from nysstream.estimators.kernel_machine import KernelMachine, read_column, read_targets, tile_bytes
+from nysstream.estimators.kernel_machine import (
+    KernelMachine,
+    check_lengths,
+    read_column,
+    read_targets,
+    tile_bytes,
+)
 from nysstream.estimators.settings import check_alphas
 from nysstream.operators.kernel import KernelOperator
 from nysstream.sketching import nystrom
@@ -35,7 +41,9 @@ _DENSE = 2000
 
 @dataclass(eq=False, repr=False)
 class KernelRidge(MultiOutputMixin, RegressorMixin, KernelMachine):
-    r"""Least squares in the space of a kernel with a ridge penalty, as :class:`sklearn.kernel_ridge.KernelRidge`.
+    r"""Least squares in the space of a kernel with a ridge penalty, exactly and with a certificate.
+
+    The problem, and the names, of :class:`sklearn.kernel_ridge.KernelRidge`.
 
     Solves :math:`(K + \alpha H^{-1}) c = y` with the exact kernel matrix K and weights H, and predicts
     :math:`\sum_i c_i k(x, x_i)`.
@@ -103,6 +111,7 @@ class KernelRidge(MultiOutputMixin, RegressorMixin, KernelMachine):
     """
 
     alpha: Any = 1.0
+    _: KW_ONLY
     kernel: str = "linear"
     gamma: Any = None
     coef0: float = 1.0
@@ -148,6 +157,7 @@ class KernelRidge(MultiOutputMixin, RegressorMixin, KernelMachine):
         """
         self._check_settings()
         source, target, weight = training_sources(self, X, y, sample_weight)
+        check_lengths(source, target, weight)
         n, d = source.shape
         trace = Trace()
         with tracing(trace):

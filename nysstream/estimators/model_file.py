@@ -66,10 +66,8 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
         "version": VERSION,
         "kind": type(estimator).__name__,
         "settings": _settings(estimator),
-        "features": to_json(estimator.features_),
         "n_features_in": int(estimator.n_features_in_),
         "n_iter": int(estimator.n_iter_),
-        "target_mean": _plain(estimator.target_mean_),
         "result": _describe(result),
         "chosen": {name: _plain(getattr(estimator, name)) for name in _chosen_names(estimator)},
     }
@@ -77,7 +75,15 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
         attributes["classes"] = _plain(estimator.classes_)
     if hasattr(estimator, "feature_names_in_"):
         attributes["feature_names_in"] = [str(name) for name in estimator.feature_names_in_]
-    arrays = {"coef": estimator.coef_, "intercept": estimator.intercept_}
+    if hasattr(estimator, "kernel_"):
+        arrays = estimator._stored()
+        attributes["kernel"] = dataclasses.asdict(estimator.kernel_)
+        attributes["shapes"] = {key: list(np.shape(values)) for key, values in arrays.items()}
+        arrays = {key: values for key, values in arrays.items() if np.size(values)}
+    else:
+        arrays = {"coef": estimator.coef_, "intercept": estimator.intercept_}
+        attributes["features"] = to_json(estimator.features_)
+        attributes["target_mean"] = _plain(estimator.target_mean_)
     if result.spectrum is not None:
         arrays["spectrum"] = result.spectrum
     name, place = locate(path)
@@ -157,32 +163,45 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def _build(group: zarr.Group, attributes: dict[str, Any], name: str) -> Any:
-    from nysstream.estimators import ESTIMATORS  # the registry imports the estimators, which save models
+    # The registry imports the estimators, which save models.
+    from nysstream.estimators import ESTIMATORS, KERNEL_MACHINES
 
-    kinds = {kind.__name__: kind for kind in ESTIMATORS.values()}
+    kinds = {kind.__name__: kind for kind in (*ESTIMATORS.values(), *KERNEL_MACHINES.values())}
     kind = kinds.get(attributes["kind"])
     if kind is None:
         message = f"the model {name} is of kind {attributes['kind']!r}; known here: {', '.join(kinds)}"
         raise InputError(message)
     estimator = kind()
-    settings = attributes["settings"]
+    settings = _restore(attributes["settings"])
     known = set(estimator.get_params(deep=False)) - _LEFT_OUT
     for key, value in settings.items():
         if key not in known or not _is_plain(value):
             message = f"the model {name} has the setting {key}={value!r}, which {kind.__name__} does not take"
             raise InputError(message)
-    features = from_json(attributes["features"])
-    estimator.set_params(**settings, features=features)
+    machine = "kernel" in attributes
+    features: Any = None
+    if not machine:
+        features = from_json(attributes["features"])
+        settings = settings | {"features": features}
+    estimator.set_params(**settings)
     try:
         estimator._check_settings()
     except InputError as error:
         message = f"the model {name} is damaged: {error}"
         raise InputError(message) from error
-    estimator.features_ = features
     estimator.n_features_in_ = _count(attributes, "n_features_in")
     estimator.n_iter_ = _count(attributes, "n_iter")
     if "feature_names_in" in attributes:
         estimator.feature_names_in_ = np.array([str(n) for n in attributes["feature_names_in"]], dtype=object)
+    if machine:
+        shapes = attributes["shapes"]
+        arrays = {
+            key: _read(group, key, name) if 0 not in shapes[key] else np.zeros(shapes[key]) for key in shapes
+        }
+        estimator._restore(arrays, attributes)
+        estimator.result_ = _result(attributes["result"], None)
+        return estimator
+    estimator.features_ = features
     p = features.n_outputs(estimator.n_features_in_)
     coef = _read(group, "coef", name)
     if coef.ndim not in (1, 2) or coef.shape[-1] != p:
@@ -255,7 +274,7 @@ def _settings(estimator: Any) -> dict[str, Any]:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
-        return all(isinstance(item, (int, float)) for item in value)
+        return all(isinstance(item, (int, float)) or item in _NON_FINITE for item in value)
     return value is None or isinstance(value, (bool, int, float, str))
 
 

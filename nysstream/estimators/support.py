@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Fewest rows of the kernel matrix with which a problem is begun.
 _FEWEST = 200
+#: Problems of more rows than this have factors that gain by several threads.
+_ALONE = 4096
 
 
 @dataclass(eq=False, repr=False)
@@ -101,6 +103,24 @@ class Support(KernelMachine):
         names = ("dual_coef_", "intercept_", "support_", "support_vectors_", "origin_", "n_support_")
         return {name: getattr(self, name) for name in names}
 
+    def _restore(self, arrays: dict[str, Vector], attributes: dict[str, Any]) -> None:
+        for name in ("support_", "n_support_"):
+            arrays[name] = arrays[name].astype(np.int32)
+        if "classes" in attributes:
+            self.classes_ = np.array(attributes["classes"])
+            c = len(attributes["classes"])
+            if (
+                len(arrays["n_support_"]) != c
+                or len(arrays["dual_coef_"]) != c - 1
+                or self.classes_.ndim != 1
+            ):
+                message = f"its {c} classes do not fit its coefficients"
+                raise ValueError(message)
+        if arrays["n_support_"].sum() != arrays["support_"].size or arrays["n_support_"].min() < 0:
+            message = "its numbers of support vectors do not add up"
+            raise ValueError(message)
+        super()._restore(arrays, attributes)
+
 
 def solve_all(
     machine: Support, kernel: Kernel, rows: Rows, parts: list[Part], budget: Budget
@@ -141,7 +161,7 @@ def solve_all(
             callback=machine.callback,
         )
 
-    if len(parts) == 1:
+    if len(parts) == 1 and largest > _ALONE:
         return [solve_one(parts[0])]
     with single_threaded_blas():
         return list(in_order(solve_one, parts))

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_array
 
 from nysstream.errors import InputError
 from nysstream.estimators.inputs import is_streamed, training_sources
-from nysstream.estimators.kernel_machine import read_column
+from nysstream.estimators.kernel_machine import check_lengths, read_column
 from nysstream.estimators.support import Support, solve_all
 from nysstream.estimators.targets import find_classes
 from nysstream.solvers.svm_dual import BoxDual, DualResult
@@ -160,6 +160,7 @@ class SVC(ClassifierMixin, Support):
             self.classes_, numbers = np.unique(labels, return_inverse=True)
             y = numbers.astype(np.float64)
         source, target, weight = training_sources(self, X, y, sample_weight)
+        check_lengths(source, target, weight)
         n = source.shape[0]
         stored, _ = find_classes(target, weight)
         if not in_memory:

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_array
 
 from nysstream.errors import InputError
 from nysstream.estimators.inputs import is_streamed, training_sources
-from nysstream.estimators.kernel_machine import read_column, read_targets
+from nysstream.estimators.kernel_machine import check_lengths, read_column, read_targets
 from nysstream.estimators.support import Support, solve_all
 from nysstream.solvers.svm_dual import BoxDual
 from nysstream.trace import Trace, tracing
@@ -104,6 +104,7 @@ class SVR(RegressorMixin, Support):
             if y is not None and not is_streamed(y) and not isinstance(y, str):
                 y = column_or_1d(check_array(y, ensure_2d=False, input_name="y"), warn=True)
             source, stored, weight = training_sources(self, X, y, sample_weight)
+            check_lengths(source, stored, weight)
             if stored.shape[1] != 1:
                 message = (
                     f"{stored.name} has {stored.shape[1]} columns; {type(self).__name__} fits one target"

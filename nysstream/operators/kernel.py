@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse
 
 from nysstream.arrays import like, single_threaded_blas, to_host
 from nysstream.memory import resident_bytes
@@ -33,7 +32,7 @@ TILE_ROWS = 1024
 
 def dense(rows: Any) -> NDArray[Any]:
     """Give rows of a source as an ndarray, whether they are stored sparse or not."""
-    return np.asarray(rows.toarray() if scipy.sparse.issparse(rows) else rows)
+    return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows)
 
 
 class KernelOperator(LinearOperator):
@@ -164,7 +163,7 @@ class KernelOperator(LinearOperator):
         vectors = W.astype(self.kernel.dtype, copy=False)
 
         def multiply(block: slice) -> NDArray[Any]:
-            return self.kernel.tile(A, self.rows(block)) @ vectors[block]
+            return np.asarray(self.kernel.tile(A, self.rows(block)) @ vectors[block])
 
         product = np.zeros((len(chosen), V.shape[1]))
         with single_threaded_blas():

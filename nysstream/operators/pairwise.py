@@ -140,18 +140,18 @@ class Kernel:
         """
         if self.name == "laplacian":
             T: NDArray[Any] = cdist(A.scaled, B.scaled, "cityblock")
-            return np.exp(np.negative(T, out=T), out=T).astype(self.dtype, copy=False)
+            return np.asarray(np.exp(np.negative(T, out=T), out=T), self.dtype)
         T = A.scaled @ B.scaled.T
         if self.name == "poly":
             T += T.dtype.type(self.coef0)
             return np.asarray(T ** int(self.degree))
         if self.name == "linear":
-            return T
+            return np.asarray(T)
         T -= A.squares[:, None]
         T -= B.squares[None, :]
         np.minimum(T, 0, out=T)  # minus half the scaled squared distance
         if self.name == "rbf":
-            return np.exp(T, out=T)
+            return np.asarray(np.exp(T, out=T))
         T *= -2.0
         r = _ROOTS[self.name] * np.sqrt(T, out=T)
         K = np.exp(-r)
@@ -159,14 +159,14 @@ class Kernel:
             K *= 1 + r
         elif self.name == "matern52":
             K *= 1 + r + r * r / 3
-        return K.astype(self.dtype, copy=False)
+        return np.asarray(K, self.dtype)
 
     def diagonal(self, A: Rows) -> NDArray[np.float64]:
         """Evaluate the kernel for every row with itself, shape (n,)."""
         if self.shift_invariant:
             return np.ones(len(A))
         squares = np.einsum("ij,ij->i", A.scaled, A.scaled, dtype=np.float64)
-        return squares if self.name == "linear" else (squares + self.coef0) ** int(self.degree)
+        return np.asarray(squares if self.name == "linear" else (squares + self.coef0) ** int(self.degree))
 
     def __call__(self, X: NDArray[Any], Y: NDArray[Any]) -> NDArray[Any]:
         """Evaluate the kernel for every row of X with every row of Y, shape (n, m)."""

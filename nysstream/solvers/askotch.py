@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nysstream.arrays import single_threaded_blas
 from nysstream.errors import InputError
 from nysstream.sketching import nystrom
 from nysstream.solvers.base import Status
@@ -103,9 +104,10 @@ def askotch(
         for _ in range(steps_per_epoch):
             chosen = np.sort(rng.choice(n, b, replace=False))
             y = mix * z + (1 - mix) * w
-            g = operator.block_product(chosen, y) + shift * y[chosen] - rhs[chosen]
+            with single_threaded_blas():  # the products have threads of their own
+                g = operator.block_product(chosen, y) + shift * y[chosen] - rhs[chosen]
+                d = _direction(operator, chosen, g, shift, min(rank, b), rng)
             squares += np.einsum("ij,ij->j", g, g)
-            d = _direction(operator, chosen, g, shift, min(rank, b), rng)
             z = beta * z + (1 - beta) * y
             z[chosen] -= gamma * d
             w = y
@@ -132,8 +134,6 @@ def askotch(
         if time_limit is not None and seconds >= time_limit:
             status = Status.TIME_LIMIT
             break
-    else:
-        residual = np.inf
     if status is not Status.CONVERGED:
         residual = _residual(operator, w, rhs, shift, size)
         status = Status.CONVERGED if residual <= tol else status
@@ -157,7 +157,7 @@ def _direction(
     K = operator.block(chosen)
     sketch = nystrom(K, rank, random_state=rng, n_probes=0)
     U, values = np.asarray(sketch.vectors), np.asarray(sketch.values)
-    damping = shift + (float(values[-1]) if values.size else 0.0)
+    damping = shift + sketch.tail
 
     def inverse(v: Vector) -> Vector:
         c = U.T @ v

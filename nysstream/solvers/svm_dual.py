@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 
 #: A violation of the optimality conditions below this, in units of the margin, is rounding.
 _SMALLEST = 1e-7
+#: Fewest candidates on either side of a working set.
+_PARTNERS = 8
+#: Working sets without a gain, after which rounding is all that is left.
+_IDLE = 10
 
 
 @dataclass(frozen=True, eq=False)
 class BoxDual:
-    r"""Minimise :math:`\tfrac12 \beta^\top K \beta - t^\top \beta + \epsilon \|\beta\|_1` in a box, with zero sum.
+    r"""Minimise :math:`\tfrac12 \beta^\top K \beta - t^\top \beta + \epsilon \|\beta\|_1` in a box.
+
+    The sum of the variables is zero.
 
     The dual of :math:`\min_{f, b} \tfrac12 \|f\|^2 + \sum_i \ell_i(f(x_i) + b)`, with
     :math:`\ell_i(z) = \max(u_i (t_i - z) - \epsilon |u_i|,\ l_i (t_i - z) - \epsilon |l_i|,\ 0)`. The hinge
@@ -49,17 +55,20 @@ class BoxDual:
     columns: Callable[[Index], NDArray[Any]]
     seed: int = 0
 
-    def intercept(self, f: Vector) -> float:
-        """Minimise the primal over the intercept: a median of breakpoints, weighted by the box."""
+    def intercept(self, f: Vector, total: float = 0.0) -> float:
+        """Minimise the primal over the intercept: a quantile of breakpoints, weighted by the box.
+
+        It is the multiplier of the sum of the variables, which is to be ``total``.
+        """
         r = self.target - f
         rising, falling = self.upper > 0, self.lower < 0
         at = np.concatenate([r[rising] - self.epsilon, r[falling] + self.epsilon])
         by = np.concatenate([self.upper[rising], -self.lower[falling]])
         order = np.argsort(at, kind="stable")
         mass = np.cumsum(by[order])
-        half = float(self.upper.sum())
+        half = float(self.upper.sum()) - total
         slack = 1e-12 * mass[-1]
-        first = min(int(np.searchsorted(mass, half - slack)), at.size - 1)
+        first = int(np.clip(np.searchsorted(mass, half - slack), 0, at.size - 1))
         last = min(first + 1, at.size - 1) if abs(mass[first] - half) <= slack else first
         return float((at[order[first]] + at[order[last]]) / 2)
 
@@ -75,12 +84,16 @@ class BoxDual:
         e = self.epsilon
         return g + np.where(beta > 0, e, -e), g + np.where(beta >= 0, e, -e)
 
+    def pulls(self, beta: Vector, g: Vector) -> tuple[Vector, Vector]:
+        """Measure how much each variable gains by growing, and by shrinking; -inf where it cannot."""
+        left, right = self.slopes(beta, g)
+        grow = np.where(beta < self.upper, -right, -np.inf)
+        return grow, np.where(beta > self.lower, left, -np.inf)
+
     def violations(self, beta: Vector, g: Vector) -> Vector:
         """Measure by how much each variable violates optimality; negative where it wants to shrink."""
-        left, right = self.slopes(beta, g)
-        grow = np.where(beta < self.upper, np.maximum(-right, 0), 0.0)
-        shrink = np.where(beta > self.lower, np.maximum(left, 0), 0.0)
-        return np.asarray(np.where(grow >= shrink, grow, -shrink))
+        grow, shrink = self.pulls(beta, g)
+        return np.asarray(np.where(grow >= shrink, np.maximum(grow, 0.0), -np.maximum(shrink, 0.0)))
 
     def restrict(self, rows: Index) -> BoxDual:
         """Give the problem of some of the variables, the others fixed; the targets are to be shifted."""
@@ -241,7 +254,7 @@ def solve_dual(
     history: list[dict[str, Any]] = []
     working = _first(problem, capacity)
     quota = max(working.size // 2, 2)
-    steps, best = 0, np.inf
+    steps, best, idle, highest = 0, np.inf, 0, -np.inf
     exact = True
     status = Status.MAX_ITERATIONS
     while True:
@@ -277,15 +290,16 @@ def solve_dual(
         if status is not Status.MAX_ITERATIONS or len(history) > max_iterations:
             break
         if len(history) > 1:
-            violations = problem.violations(beta, g)
-            if exact and np.abs(violations).max() <= _SMALLEST:
+            pulls = problem.pulls(beta, g)
+            worst = max(float(pulls[0].max() + pulls[1].max()), _SMALLEST)
+            if exact and worst <= _SMALLEST:
                 status = Status.STALLED
                 break
-            working = _next(problem, beta, violations, quota, capacity)
+            working = _next(problem, beta, pulls, quota, capacity)
             if gap > 0.5 * best:
                 quota = min(2 * quota, max(capacity // 2, 2))
             best = min(best, gap)
-            precision = max(0.05 * float(np.abs(violations).max()), _SMALLEST)
+            precision = max(0.05 * worst, _SMALLEST)
         else:
             precision = 0.1
         columns.get(working)
@@ -294,6 +308,12 @@ def solve_dual(
         steps += face.solve(precision)
         change = face.beta - beta[working]
         if not change.any() and exact:
+            status = Status.STALLED
+            break
+        value = objective - gap
+        idle = idle + 1 if value - highest <= 1e-13 * abs(value) else 0
+        highest = max(highest, value)
+        if idle >= _IDLE:
             status = Status.STALLED
             break
         beta[working] = face.beta
@@ -313,18 +333,22 @@ def _first(problem: BoxDual, capacity: int) -> Index:
     return np.unique(np.concatenate(chosen))
 
 
-def _next(problem: BoxDual, beta: Vector, violations: Vector, quota: int, capacity: int) -> Index:
-    """Choose the free variables, and those that violate optimality most in either direction."""
+def _next(problem: BoxDual, beta: Vector, pulls: tuple[Vector, Vector], quota: int, capacity: int) -> Index:
+    """Choose the free variables, and of those that gain most by growing, and by shrinking, up to a quota.
+
+    Where few gain, the next ones join: with the sum fixed, every variable needs a partner.
+    """
     free = (beta > problem.lower) & (beta < problem.upper) & ((beta != 0) | (problem.epsilon == 0))
     chosen = [np.flatnonzero(free)]
-    for sign in (1, -1):
-        v = np.where(free, 0.0, sign * violations)
-        candidates = np.flatnonzero(v > _SMALLEST)
-        if candidates.size > quota:
-            candidates = candidates[np.argpartition(-v[candidates], quota - 1)[:quota]]
+    for pull, other in (pulls, pulls[::-1]):
+        v = np.where(free, -np.inf, pull)
+        candidates = np.flatnonzero(v > _SMALLEST - max(float(other.max()), 0.0))
+        most = max(min(quota, int(np.count_nonzero(v > _SMALLEST))), _PARTNERS)
+        if candidates.size > most:
+            candidates = candidates[np.argpartition(-v[candidates], most - 1)[:most]]
         chosen.append(candidates)
     working = np.unique(np.concatenate(chosen))
     if working.size > capacity:
-        rank = np.abs(violations[working]) + free[working] * 1e-12
+        rank = np.maximum(*pulls)[working]
         working = np.sort(working[np.argpartition(-rank, capacity - 1)[:capacity]])
     return working

@@ -37,6 +37,7 @@ class Face:
         self.K = K
         self.beta = beta.copy()
         self.f = f.copy()
+        self.total = float(beta.sum())
         # Proximal to where it is, so that dependent rows do no harm: no bias, only more steps.
         self.damping = 1e-9 * max(float(K.trace()) / len(K), 1e-300)
         p = problem
@@ -60,9 +61,9 @@ class Face:
         start = self.beta, self.f, self.free.copy(), self.side.copy()
         outside = self.f - self.K @ self.beta
         if not self.free.any():
-            self._release(p.intercept(self.f), precision, single=False)
+            self._release(p.intercept(self.f, self.total), precision, single=False)
         fewest, patience, steps = len(self.beta) + 1, _PATIENCE, 0
-        beta, total = self.beta.copy(), float(self.beta.sum())
+        beta, total = self.beta.copy(), self.total
         while True:
             F = np.flatnonzero(self.free)
             if F.size == 0:
@@ -105,7 +106,7 @@ class Face:
         if self.free.any():
             steps, b = self._minimise()
         else:
-            b = self.problem.intercept(self.f)
+            b = self.problem.intercept(self.f, self.total)
         value = self._value()
         while steps < _MAX_STEPS:
             if not self._release(b, precision, single=single):
@@ -127,18 +128,26 @@ class Face:
         return float(self.beta @ (0.5 * (self.f + outside) - p.target) + p.epsilon * np.abs(self.beta).sum())
 
     def _release(self, b: float, precision: float, *, single: bool) -> bool:
-        """Free the variables at ends that violate optimality most, in either direction."""
+        """Free the variables at ends that gain most by growing or by shrinking.
+
+        With the sum fixed, where none is free, none moves but in a pair; and then the multiplier is unknown.
+        """
         p = self.problem
-        v = p.violations(self.beta, self.f + b - p.target)
-        v[self.free] = 0.0
-        worst = float(np.abs(v).max(initial=0.0))
-        if worst <= precision:
+        pulls = np.stack(p.pulls(self.beta, self.f + b - p.target))
+        pulls[:, self.free] = -np.inf
+        pair = not self.free.any()
+        worst = float(pulls.max(axis=1).sum() if pair else pulls.max())
+        if not worst > precision:
             return False
-        chosen = np.abs(v) >= (worst if single else max(precision, 0.1 * worst))
-        self.free |= chosen
+        chosen = pulls >= (float(pulls.max()) if single else max(precision, 0.1 * float(pulls.max())))
+        if pair:
+            chosen[:] &= not single
+            chosen[np.arange(2), np.argmax(pulls, axis=1)] = True
+        grow, shrink = chosen
         if p.epsilon > 0:
-            moved = chosen & (self.beta == 0)
-            self.side[moved] = np.sign(v[moved])
+            self.side[grow & (self.beta == 0)] = 1
+            self.side[shrink & (self.beta == 0)] = -1
+        self.free |= grow | shrink
         return True
 
     def _bounds(self, F: Index) -> tuple[Vector, Vector]:
@@ -153,7 +162,7 @@ class Face:
         while steps < _MAX_STEPS:
             F = np.flatnonzero(self.free)
             if F.size == 0:
-                return steps, p.intercept(self.f)
+                return steps, p.intercept(self.f, self.total)
             g = self.f[F] - p.target[F] + p.epsilon * self.side[F]
             d, b = self._newton(F, g, 0.0)
             steps += 1
@@ -203,9 +212,11 @@ class Face:
                 factor = scipy.linalg.cho_factor(H, lower=True, check_finite=False)
                 break
             except np.linalg.LinAlgError:
-                H[np.diag_indices_from(H)] += 9 * damping
-                damping *= 10
+                H[np.diag_indices_from(H)] += 99 * damping
+                damping *= 100
         solved = scipy.linalg.cho_solve(factor, rhs, check_finite=False)
+        # Refined once: what damping has left of the residual is damping times the solution.
+        solved += scipy.linalg.cho_solve(factor, damping * solved, check_finite=False)
         b = (float(solved[:, 0].sum()) - total) / float(solved[:, 1].sum())
         return solved[:, 0] - b * solved[:, 1], b
 
