@@ -91,6 +91,21 @@ def test_the_peak_is_that_of_this_process_not_of_its_parent():
     assert peak_resident_bytes() > ballast.nbytes
 
 
+def test_a_forked_process_asks_about_itself():
+    resident_bytes()
+    code = """
+import os, numpy as np
+from nysstream.memory import resident_bytes
+assert resident_bytes() < 400_000_000
+if os.fork() == 0:
+    ballast = np.ones(60_000_000)
+    os._exit(resident_bytes() < 450_000_000)
+print(os.wait()[1])
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "0"
+
+
 # --- measured -------------------------------------------------------------------------------------
 
 CHUNK_ROWS, N_COLUMNS = 4096, 256  # 4 MiB in float32

@@ -35,7 +35,7 @@ N_SLOTS = 3
 _BUSY = 0.5
 #: And below this part the next partition begins so. In between it looks again: a reader that shares
 #: its core with computations seems to wait as well.
-_IDLE = 0.25
+_IDLE = 0.45
 
 Block = tuple[int, int]
 
