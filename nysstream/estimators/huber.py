@@ -11,6 +11,7 @@ from sklearn.base import RegressorMixin
 from nysstream.errors import InputError
 from nysstream.estimators.composite_plan import LossPlan, plan_loss, sample_size
 from nysstream.estimators.lasso import check_strength
+from nysstream.estimators.linear import LinearModel
 from nysstream.estimators.penalised import Penalised, Penalty, sampled_design
 from nysstream.estimators.results import composite_result
 from nysstream.estimators.settings import training_design
@@ -132,6 +133,7 @@ class HuberRegressor(RegressorMixin, Penalised):
     methods: ClassVar[tuple[str, ...]] = ("newton",)
     #: Fitted attributes that a model file holds beside the coefficients.
     chosen: ClassVar[tuple[str, ...]] = ("scale_",)
+    score = LinearModel.score  # scikit-learn's holds all rows
 
     epsilon: float = 1.35
     alpha: float = 1e-4

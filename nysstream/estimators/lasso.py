@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import MultiOutputMixin, RegressorMixin
 
 from nysstream.errors import InputError
+from nysstream.estimators.linear import LinearModel
 from nysstream.estimators.penalised import Penalised, Penalty
 from nysstream.losses import Loss, Squared
 from nysstream.streaming import DesignMatrix
@@ -23,6 +24,7 @@ class _LeastSquares(MultiOutputMixin, RegressorMixin, Penalised):
 
     methods: ClassVar[tuple[str, ...]] = LEAST_SQUARES_METHODS
     least_squares: ClassVar[bool] = True
+    score = LinearModel.score  # scikit-learn's holds all rows
 
     def _loss(self) -> Loss:
         return Squared()

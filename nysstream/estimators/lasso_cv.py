@@ -13,6 +13,7 @@ from sklearn.base import RegressorMixin
 from nysstream.errors import InputError, NysstreamWarning
 from nysstream.estimators.lasso import check_strength
 from nysstream.estimators.least_squares import LeastSquares, normal_equations
+from nysstream.estimators.linear import LinearModel
 from nysstream.estimators.penalised import Penalised, Penalty
 from nysstream.estimators.penalty_path import PenaltyPath, held_out_errors, plan_path, strongest
 from nysstream.estimators.planning import Plan
@@ -42,6 +43,7 @@ class _ChosenStrength(RegressorMixin, Penalised):
 
     methods: ClassVar[tuple[str, ...]] = ("gram",)
     least_squares: ClassVar[bool] = True
+    score = LinearModel.score  # scikit-learn's holds all rows
 
     alphas: Any
     eps: float
