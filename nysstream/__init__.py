@@ -19,6 +19,7 @@ from nysstream.estimators import (
     RidgeCV,
     TweedieRegressor,
 )
+from nysstream.estimators.minimize import minimize
 from nysstream.estimators.model_file import load
 from nysstream.operators import LinearOperator, as_operator
 from nysstream.operators.gram import gram
@@ -61,6 +62,7 @@ __all__ = [
     "features",
     "gram",
     "load",
+    "minimize",
     "nystrom",
     "open",
     "pcg",

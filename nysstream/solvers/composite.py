@@ -161,9 +161,7 @@ class Composite:
         """
         delta = np.zeros_like(at.slope)
         if self.smooth.intercept:
-            delta = np.divide(
-                at.slope, at.curvature, out=np.full_like(at.slope, np.inf), where=at.curvature > 0
-            )
+            delta = np.divide(at.slope, at.move, out=np.full_like(at.slope, np.inf), where=at.move > 0)
             delta = np.where(at.slope == 0, 0.0, delta)
         usable = np.abs(delta) <= 1
         share = np.where(usable, delta, 0.0)

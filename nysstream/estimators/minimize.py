@@ -1,0 +1,282 @@
+"""Any smooth loss with any regularizer, minimised over data that do not fit in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.base import MultiOutputMixin
+
+from nysstream.errors import InputError
+from nysstream.estimators.lasso import LEAST_SQUARES_METHODS
+from nysstream.estimators.least_squares import set_up
+from nysstream.estimators.penalised import Penalised, Penalty, sampled_design
+from nysstream.estimators.smooth_losses import GeneralLoss, LeastSquaresLoss
+from nysstream.losses import Loss, Squared
+from nysstream.regularizers import Regularizer, Separable
+from nysstream.sketching.random_matrices import as_seed
+from nysstream.solvers.composite import Composite
+from nysstream.streaming import RowSample, SetUp, centering_of, reduce
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nysstream.estimators.results import FitResult
+    from nysstream.solvers import Result
+    from nysstream.streaming import DesignMatrix
+    from nysstream.trace import Trace
+
+    Vector = NDArray[np.float64]
+    Block = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Minimum:
+    """What :func:`nysstream.minimize` finds.
+
+    Attributes
+    ----------
+    coef : ndarray, shape (p,) or (q, p)
+        Of the features; what the regularizer forbids does not occur.
+    intercept : float or ndarray, shape (q,)
+    objective : float or list of float
+        The sum of the losses and the regularizer.
+    duality_gap : float or None
+        Bound on how far the objective is from its minimum, relative to it; None where there is no bound.
+    optimality : float
+        Distance from optimality, relative to the gradient at zero coefficients.
+    result : FitResult
+        Status, history, passes and statistics.
+    """
+
+    coef: NDArray[np.float64]
+    intercept: Any
+    objective: Any
+    duality_gap: float | None
+    optimality: float
+    result: FitResult
+
+    @property
+    def converged(self) -> bool:
+        """Whether the tolerance was met."""
+        return self.result.converged
+
+
+def minimize(
+    loss: Any,
+    X: Any,
+    y: Any,
+    regularizer: Any,
+    *,
+    sample_weight: Any = None,
+    fit_intercept: bool = False,
+    features: Any = None,
+    solver: str = "auto",
+    rank: int | str = "auto",
+    tol: float = 1e-6,
+    max_passes: int | None = None,
+    time_limit: float | None = None,
+    precision: str = "single",
+    memory: Any = None,
+    device: str | None = None,
+    random_state: Any = 0,
+    callback: Any = None,
+) -> Minimum:
+    r"""Minimise :math:`\sum_i h_i \ell(\phi(x_i)^\top w + b, y_i) + r(w)` in passes over the rows.
+
+    Parameters
+    ----------
+    loss : Loss
+        Smooth; see :mod:`nysstream.losses`. Losses of two classes want targets 0 and 1.
+    X : array-like, sparse array, RowSource, zarr.Array, h5py.Dataset or dask.array.Array, shape (n, d)
+    y : as X, shape (n,) or (n, q)
+        One problem for each column, all from the same passes.
+    regularizer : Regularizer
+        A penalty or a constraint; see :mod:`nysstream.regularizers`.
+    sample_weight : as y, shape (n,), or float, optional
+        :math:`h`; ones if None.
+    fit_intercept : bool
+        Whether there is an intercept b, which the regularizer does not see.
+    features : FeatureMap or str, optional
+        :math:`\phi`, applied to each row as it streams by.
+    solver : str
+        For :class:`nysstream.losses.Squared` one of ``"auto"``, ``"gram"``, ``"admm"``, otherwise of
+        ``"auto"``, ``"newton"``, ``"subsampled"``, ``"admm"``; as for :class:`nysstream.ElasticNet` and
+        :class:`nysstream.LogisticRegression`.
+    rank, tol, max_passes, time_limit, precision, memory, device, random_state, callback
+        As for :class:`nysstream.ElasticNet`.
+
+    Returns
+    -------
+    Minimum
+
+    Raises
+    ------
+    InputError
+        If the loss has a kink or couples its columns, or an argument or a value of the data cannot be used.
+    MemoryBudgetError
+        If the job does not fit ``memory``; before anything is read.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a limit came first; the best coefficients so far are returned, with their certificate.
+
+    Notes
+    -----
+    Cost: as for :class:`nysstream.ElasticNet` and :class:`nysstream.LogisticRegression`. Columns are scaled
+    for the solver where the regularizer is a sum over coefficients; otherwise they had better have similar
+    scales.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nysstream.losses import Squared
+    >>> from nysstream.regularizers import Simplex
+    >>> X = np.eye(3)[[0, 1, 2, 0]]
+    >>> minimize(Squared(), X, X @ [2.0, 1.0, -1.0], Simplex()).coef.round(3).tolist()
+    [1.0, 0.0, 0.0]
+    """
+    if not isinstance(loss, Loss) or not isinstance(regularizer, Regularizer):
+        message = (
+            f"minimize({type(loss).__name__}, X, y, {type(regularizer).__name__}): the first argument must "
+            "be of nysstream.losses, the fourth of nysstream.regularizers"
+        )
+        raise InputError(message)
+    if not loss.smooth:
+        message = (
+            f"{type(loss).__name__} has a kink, which Newton's method cannot use: take SmoothedPinball for "
+            "quantiles or absolute deviations, or SquaredHinge for classes"
+        )
+        raise InputError(message)
+    if loss.coupled:
+        message = f"{type(loss).__name__} couples its columns: use LogisticRegression for several classes"
+        raise InputError(message)
+    kind = _SquaresCombination if isinstance(loss, Squared) else _Combination
+    model = kind(
+        loss,
+        regularizer,
+        features=features,
+        rank=rank,
+        fit_intercept=fit_intercept,
+        solver=solver,
+        tol=tol,
+        max_passes=max_passes,
+        time_limit=time_limit,
+        precision=precision,
+        memory=memory,
+        device=device,
+        random_state=random_state,
+        callback=callback,
+    ).fit(X, y, sample_weight)
+    stats = model.result_.stats
+    return Minimum(
+        model.coef_,
+        model.intercept_,
+        stats["objective"],
+        stats["duality_gap"],
+        stats["optimality"],
+        model.result_,
+    )
+
+
+@dataclass
+class _Sum(Penalty):
+    """A regularizer that is a sum over coefficients, so that columns may be scaled."""
+
+    given: Separable = field(default_factory=Separable)
+
+    def scaled(self, scale: Vector, *, standardize: bool) -> Separable:
+        """Give it as a function of the coefficients of columns divided by ``scale``."""
+        by, given = np.where(np.isfinite(scale), scale, 1.0)[:, None], self.given
+        bounds = [np.where(np.isfinite(bound), bound * by, bound) for bound in (given.lower, given.upper)]
+        return Separable(given.l1 / by, given.l2 / by**2, *bounds)
+
+
+@dataclass(eq=False, repr=False)
+class _Combination(MultiOutputMixin, Penalised):
+    """A loss and a regularizer as they are given."""
+
+    loss: Any = None
+    regularizer: Any = None
+
+    def _loss(self) -> Loss:
+        loss: Loss = self.loss
+        return loss
+
+    def _unit(self, weight: float) -> float:
+        return 1.0
+
+    def _penalty(self, weight: float) -> Penalty:
+        r = self.regularizer
+        if not isinstance(r, Separable):
+            return Penalty()
+        return _Sum(lower=np.transpose(r.lower), upper=np.transpose(r.upper), given=r)
+
+    def _fit_least_squares(self, design: DesignMatrix, trace: Trace) -> tuple[Result[Any], Any, float]:
+        if isinstance(self.regularizer, Separable):
+            return super()._fit_least_squares(design, trace)
+        plan: Any = self._plan(design)
+        problem = set_up(
+            plan,
+            center=self.fit_intercept,
+            standardize=False,
+            seed=as_seed(self.random_state),
+            shifts=np.zeros(1),
+            rank=self.rank,
+        )
+        targets = np.arange(design.n_targets)
+        scale = np.abs(problem.cross).max(axis=0)
+        smooth = LeastSquaresLoss(problem, targets)
+        composite = Composite(smooth, self.regularizer, np.where(scale > 0, scale, 1.0))
+        result = self._solve(composite, trace, None)
+        mean, target_mean = problem.statistics.mean, problem.statistics.target_mean
+        self._keep_all(result.value[0], target_mean, mean)
+        self.target_mean_ = target_mean
+        return result, plan, problem.statistics.weight
+
+    def _fit_loss(self, design: DesignMatrix, trace: Trace) -> tuple[Result[Any], Any, float]:
+        if isinstance(self.regularizer, Separable):
+            return super()._fit_loss(design, trace)
+        plan: Any = self._plan(design)
+        design, seed = plan.design, as_seed(self.random_state)
+        rows = plan.sample_rows(seed)
+        gather: list[Any] = [SetUp(center=self.fit_intercept), *([] if rows is None else [RowSample(rows)])]
+        statistics, *sampled = reduce(design, *gather, name="set-up")
+        outcome, start, weight = self._outcome(self._loss(), statistics, design.target)
+        centering = centering_of(design, statistics, center=self.fit_intercept, standardize=False)
+        if centering is not None:
+            design = replace(design, centering=replace(centering, target_mean=np.zeros(design.n_targets)))
+        smooth = GeneralLoss(
+            design,
+            outcome,
+            outcome.columns.size,
+            method=plan.method,
+            fit_intercept=self.fit_intercept,
+            sample=None if rows is None else sampled_design(design, rows, sampled[0], outcome, weight),
+            rank=plan.rank,
+            rng=np.random.default_rng(seed),
+        )
+        W = self.regularizer.prox(np.zeros(smooth.shape), 1.0)
+        b = start if self.fit_intercept else np.zeros(smooth.shape[1])
+        scale = np.maximum(np.abs(smooth.begin(W, b).gradient).max(axis=0), 1e-300)
+        result = self._solve(Composite(smooth, self.regularizer, scale), trace, (W, b))
+        V, c = result.value
+        self._keep_all(V, c, statistics.mean)
+        self.target_mean_ = np.zeros(smooth.shape[1])
+        return result, plan, weight
+
+    def _keep_all(self, W: Block, intercept: Vector, mean: Vector) -> None:
+        """Set the coefficients bit by bit, those of constant columns too: constraints hold on them all."""
+        coef = np.ascontiguousarray(W.T)
+        intercept = intercept - coef @ mean if self.fit_intercept else np.zeros(len(coef))
+        self._set_coefficients(coef, intercept)
+
+
+@dataclass(eq=False, repr=False)
+class _SquaresCombination(_Combination):
+    """The same for least squares, which need no second derivatives."""
+
+    methods: ClassVar[tuple[str, ...]] = LEAST_SQUARES_METHODS
+    least_squares: ClassVar[bool] = True
