@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nysstream.cli.options import OPTIONS, Option
 from nysstream.errors import InputError
-from nysstream.estimators import ESTIMATORS
+from nysstream.estimators import ESTIMATORS, KERNEL_MACHINES
 from nysstream.estimators.model_file import load
 from nysstream.estimators.ridge import SOLVERS
 from nysstream.features import Identity
@@ -18,7 +18,10 @@ from nysstream.streaming import ContiguousFolds, Folds, HashedFolds
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: Every estimator, by its name here.
+REGISTRY: dict[str, Any] = {**ESTIMATORS, **KERNEL_MACHINES}
 _CHOOSING = "-cv"
+_SOLVERS = {"ridge": SOLVERS, "kernel-ridge": ("auto", "nystrom", "askotch", "cholesky")}
 #: Settings that no text spells, and those that other options stand for.
 _LEFT_OUT = {"callback", "alphas", "cv", "scoring"}
 #: Settings that a plan does not depend on.
@@ -28,7 +31,12 @@ _GUESSED = (bool, int, float, str)
 
 def fitted_names() -> Iterator[str]:
     """Name the estimators that have a command; those that choose a penalty are behind ``--cv``."""
-    return (name for name in ESTIMATORS if name.removesuffix(_CHOOSING) not in set(ESTIMATORS) - {name})
+    return (name for name in REGISTRY if name.removesuffix(_CHOOSING) not in set(REGISTRY) - {name})
+
+
+def planned_names() -> Iterator[str]:
+    """Name those whose fit can be planned."""
+    return (name for name in fitted_names() if hasattr(REGISTRY[name], "plan"))
 
 
 def settings_of(name: str, *, planning: bool = False) -> dict[str, Option]:
@@ -37,7 +45,7 @@ def settings_of(name: str, *, planning: bool = False) -> dict[str, Option]:
     Parameters
     ----------
     name : str
-        Of :data:`nysstream.estimators.ESTIMATORS`.
+        Of :data:`REGISTRY`.
     planning : bool
         Leave out what makes no difference to how a fit runs.
 
@@ -47,10 +55,10 @@ def settings_of(name: str, *, planning: bool = False) -> dict[str, Option]:
         By the name of the setting. Settings that :data:`nysstream.cli.options.OPTIONS` does not describe
         are guessed from their defaults, or left out where those tell no type.
     """
-    kind: Any = ESTIMATORS[name]
+    kind: Any = REGISTRY[name]
     found = _described(kind)
-    if name + _CHOOSING in ESTIMATORS:
-        chooser: Any = ESTIMATORS[name + _CHOOSING]
+    if name + _CHOOSING in REGISTRY:
+        chooser: Any = REGISTRY[name + _CHOOSING]
         several = OPTIONS["alphas"]
         several = replace(
             several, help=several.help.format(default=inspect.signature(kind).parameters["alpha"].default)
@@ -59,15 +67,15 @@ def settings_of(name: str, *, planning: bool = False) -> dict[str, Option]:
         choosing |= {key: replace(item, default=None) for key, item in _described(chooser).items()}
         found = {"alpha": several} | choosing | {k: option for k, option in found.items() if k != "alpha"}
     if "solver" in found:
-        methods = ("auto", *kind.methods) if hasattr(kind, "methods") else SOLVERS
+        methods = ("auto", *kind.methods) if hasattr(kind, "methods") else _SOLVERS[name]
         found["solver"] = replace(found["solver"], metavar="|".join(methods))
     return {key: option for key, option in found.items() if not (planning and key in _NOT_PLANNED)}
 
 
 def summary_of(name: str) -> str:
     """Give the first sentence of an estimator's documentation, for people at a terminal."""
-    first = (inspect.getdoc(ESTIMATORS[name]) or "").split("\n\n")[0]
-    return " ".join(first.split())
+    first = (inspect.getdoc(REGISTRY[name]) or "").split("\n\n")[0]
+    return re.sub(r":\w+:`([^`]*)`", r"\1", " ".join(first.split()))
 
 
 def make(name: str, settings: dict[str, Any]) -> Any:
@@ -92,14 +100,14 @@ def make(name: str, settings: dict[str, Any]) -> Any:
             message = "--start is for one fit, not for cross-validation: leave out --cv"
             raise InputError(message)
         return _chooser(name, folds, given)
-    unused = given.keys() - inspect.signature(ESTIMATORS[name]).parameters
+    unused = given.keys() - inspect.signature(REGISTRY[name]).parameters
     if unused:
         flags = ", ".join(OPTIONS[key].spelled for key in sorted(unused))
         message = f"{flags}: it says what alphas to choose among, so give --cv K too"
         raise InputError(message)
     if isinstance(given.get("alpha"), list) and len(given["alpha"]) == 1:
         given["alpha"] = given["alpha"][0]
-    model = ESTIMATORS[name](**given)
+    model = REGISTRY[name](**given)
     if start is not None:
         _start_from(start, model, name)
     return model
@@ -128,7 +136,7 @@ def _described(kind: Any) -> dict[str, Option]:
             option = OPTIONS[key]
             found[key] = option if key == "warm_start" else replace(option, default=default)
         elif isinstance(default, _GUESSED):
-            words = re.sub("_", " ", key).capitalize()
+            words = key.replace("_", " ").capitalize()
             found[key] = Option("--" + key.replace("_", "-"), type(default), f"{words}.", default)
     return found
 
@@ -145,7 +153,7 @@ def _folds(given: dict[str, Any]) -> Folds | None:
 
 def _chooser(name: str, folds: Folds, given: dict[str, Any]) -> Any:
     """Make the estimator that chooses among the alphas."""
-    kind: Any = ESTIMATORS[name + _CHOOSING]
+    kind: Any = REGISTRY[name + _CHOOSING]
     if "alpha" in given:
         given["alphas"] = given.pop("alpha")
     accepted = inspect.signature(kind).parameters
@@ -155,7 +163,7 @@ def _chooser(name: str, folds: Folds, given: dict[str, Any]) -> Any:
 def _start_from(path: str, model: Any, name: str) -> None:
     """Give a model the coefficients of a saved one to start from."""
     found: Any = load(path)
-    alike: tuple[Any, ...] = tuple(ESTIMATORS[key] for key in (name, name + _CHOOSING) if key in ESTIMATORS)
+    alike: tuple[Any, ...] = tuple(REGISTRY[key] for key in (name, name + _CHOOSING) if key in REGISTRY)
     if not isinstance(found, alike):
         message = f"--start {path}: it holds a {type(found).__name__}, where a {alike[0].__name__} is needed"
         raise InputError(message)

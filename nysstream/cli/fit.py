@@ -57,7 +57,8 @@ def fit_command(name: str) -> Callable[..., None]:
             refuse_existing(report, overwrite=overwrite)
         model = make(name, settings)
         with scheduled(scheduler, threads), ProgressLine() as line:
-            model.callback = line.passes if line.shown else None
+            listener = line.passes if hasattr(model, "plan") else line.steps
+            model.callback = listener if line.shown else None
             model.fit(*open_data(store, data, target, weight, rows, missing_chunks))
         if out is not None:
             model.save(out, overwrite=overwrite)

@@ -63,6 +63,14 @@ def parse_numbers(text: str) -> Any:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
+def parse_gamma(text: str) -> Any:
+    """Read a number, or a word that the estimator knows."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def parse_class_weight(text: str) -> Any:
     """Read ``balanced``, or the weights of labels: ``0=1,1=5``."""
     if text == "balanced":
@@ -180,6 +188,22 @@ OPTIONS = {
     "power": Option(
         "--power", float, "Of the variance: 0 normal, 1 Poisson, 2 Gamma, 3 inverse Gaussian.", metavar="P"
     ),
+    "kernel": Option(
+        "--kernel", str, "Kernel between rows.",
+        metavar="rbf|linear|poly|laplacian|matern12|matern32|matern52",
+    ),
+    "gamma": Option(
+        "--gamma", Any, "Of the kernel: a number, or how to find one.", metavar="G|scale|auto|median",
+        parser=parse_gamma,
+    ),
+    "degree": Option("--degree", float, "Of the kernel poly.", metavar="D"),
+    "coef0": Option("--coef0", float, "Of the kernel poly.", metavar="C"),
+    "decision_function_shape": Option(
+        "--decision-function-shape", str, "Decisions for each class or for each pair.", metavar="ovr|ovo"
+    ),
+    "max_iterations": Option(
+        "--max-iterations", int, "Limit on steps of the solver.", metavar="N", panel=SOLVER
+    ),
     "epsilon": Option("--epsilon", float, "Size of errors at which the loss changes.", metavar="E"),
     "features": Option(
         "--features", str, "Feature map, such as fourier:4000 or relu:2000,random_state=1.", metavar="SPEC"
@@ -213,7 +237,7 @@ OPTIONS = {
         "--precision", str, "Of products; residuals and certificates are always double.", "single",
         metavar="single|double", panel=SOLVER,
     ),
-    "random_state": Option("--seed", int, "Of the sketch.", 0, least=0, panel=SOLVER),
+    "random_state": Option("--seed", int, "Of what is drawn, such as the sketch.", 0, least=0, panel=SOLVER),
     # Where it runs.
     "memory": Option(
         "--memory", str, "Limit for the whole process, such as 2GiB; half of what is free by default.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from nysstream.cli.estimating import fitted_names, make, settings_of
+from nysstream.cli.estimating import make, planned_names, settings_of
 from nysstream.cli.opening import open_data
 from nysstream.cli.printing import print_json, print_table
 from nysstream.cli.running import CONVERGED, command, scheduled
@@ -109,7 +109,7 @@ def _method(found: Plan | LossPlan, passes: dict[str, str]) -> list[tuple[str, s
     return lines
 
 
-for _name in fitted_names():
+for _name in planned_names():
     plan.command(
         _name,
         help=f"Say how `fit {_name}` with the same options would run. Reads metadata, and at most a sample "

@@ -59,6 +59,13 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
         details.append(f"{wording.duration(max(left, 0.0))} left")
         self._draw(f"{title} ({state.name})", state.rows_done, state.rows_total, details)
 
+    def steps(self, *told: Any) -> None:
+        """Draw how far a solver is that reads no data; the last of what it tells is a record of its step."""
+        record = told[-1]
+        names = {"duality_gap": "gap", "relative_residual": "residual"}
+        details = [f"{names[key]} {record[key]:.1e}" for key in names if record.get(key) is not None]
+        self._draw(f"step {record['steps']:,}", 0, None, details)
+
     def windows(self, title: str, rows_total: int) -> Any:
         """Give a listener for work that covers the rows once, in several passes over parts of them."""
         number = before = last = 0

@@ -81,7 +81,7 @@ def convergence(
         axes.plot(first + x, worst, dashes, color=LIGHT["muted"], label=legend_text(name), gid="extra")
     final = result.stats.get(measure.key)
     total = result.stats.get("passes")
-    if final is not None and total is not None and len(passes):
+    if final is not None and total and len(passes):
         axes.plot(
             [total], [final], "D", color=LIGHT["ink"], markersize=5, markerfacecolor="none",
             label=measure.final, gid="final", zorder=4,
@@ -97,7 +97,8 @@ def convergence(
         axes.set_ylim(0, 1)
     whole_numbers(axes)
     axes.set_xlim(left=0)
-    axes.set_xlabel("passes over the data, the set-up pass included")
+    counted = "passes over the data, the set-up pass included" if result.passes else "steps of the solver"
+    axes.set_xlabel(counted)
     axes.set_ylabel(measure.name)
     axes.grid(axis="y")
     if len(axes.get_legend_handles_labels()[0]) > 1:
@@ -275,6 +276,8 @@ def memory(result: FitResult) -> Figure:
 
 def setup_passes(result: FitResult) -> int:
     """Count the passes made before the solver's first step, which its history leaves out."""
+    if not result.passes:
+        return 0
     if result.history and wording.accuracy(result) is not wording.RESIDUAL:
         return len(result.passes) - int(result.history[-1]["passes"])  # nothing follows the last step
     solving = ("product", "residual", "objective")
@@ -296,7 +299,13 @@ def curves(
     if not history:
         return np.zeros(0), np.zeros((0, 1))
     kept = [history[i] for i in spread(len(history), MAX_POINTS)]
-    passes = np.array([record["passes"] for record in kept], dtype=np.float64)
+    passes = np.array(
+        [record["passes" if "passes" in record else "steps"] for record in kept], dtype=np.float64
+    )
+    if "problem" in kept[0]:  # one after another, each with steps of its own
+        number = np.array([record["problem"] for record in kept])
+        values = np.array([record[key] for record in kept], dtype=np.float64)
+        return passes, np.where(number[:, None] == np.unique(number), values[:, None], np.nan)
     columns = [np.atleast_1d(record.get(key + "s", record.get(key))) for record in kept]
     return passes, np.array(columns, dtype=np.float64).reshape(len(kept), -1)  # what is not known is NaN
 

@@ -131,7 +131,7 @@ def _n_systems(result: FitResult) -> int:
     last = result.history[-1]
     if wording.accuracy(result) is wording.RESIDUAL:
         return int(np.size(last.get("relative_residuals", last["relative_residual"])))
-    return int(np.size(last.get("objective", 0.0)))
+    return int(result.stats.get("n_problems", np.size(last.get("objective", 0.0))))
 
 
 def _shifts(model: Any) -> list[float]:

@@ -29,6 +29,8 @@ METHODS = {
     "gram": "a factored Gram matrix, refined by conjugate gradients",
     "subsampled": "conjugate gradients, preconditioned by a factored sample of the rows",
     "cg": "conjugate gradients, without a preconditioner",
+    "cholesky": "a Cholesky factor of the kernel matrix",
+    "askotch": "block coordinate descent with Nyström preconditioners (ASkotch)",
 }
 
 #: Of fits with a loss and a penalty, which are certified by duality.
@@ -37,6 +39,7 @@ COMPOSITE_METHODS = {
     "newton": "proximal Newton, with Hessians summed in the passes",
     "subsampled": "proximal Newton, with Hessians of sampled rows",
     "admm": "NysADMM, with products over the data",
+    "working sets": "working sets of the dual problem",
 }
 
 LABELS = {

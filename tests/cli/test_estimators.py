@@ -12,8 +12,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import KFold
 
 import nysstream
-from nysstream.cli.estimating import fitted_names
-from nysstream.estimators import ESTIMATORS
+from nysstream.cli.estimating import REGISTRY, fitted_names, planned_names
 from nysstream.sources.converting import convert
 
 COMMON = {
@@ -32,6 +31,7 @@ OWN = {
     "poisson": CERTIFICATES | {"alpha"},
     "gamma": CERTIFICATES | {"alpha"},
     "tweedie": CERTIFICATES | {"alpha", "power"},
+    "huber": CERTIFICATES | {"alpha", "epsilon", "scale", "n_outliers"},
 }
 MEASURES = {"poisson": "d2", "gamma": "d2", "tweedie": "d2"}
 
@@ -61,22 +61,23 @@ def problem(tmp_path_factory):
 def target_of(name):
     """Name a target that an estimator can be fitted to."""
     kinds = {"poisson": "counts", "gamma": "positive", "tweedie": "positive"}
-    return kinds.get(name, "two" if is_classifier(ESTIMATORS[name]()) else "y")
+    return kinds.get(name, "two" if is_classifier(REGISTRY[name]()) else "y")
 
 
 @pytest.mark.parametrize("name", list(fitted_names()))
 def test_fit_predict_and_score_are_those_of_python(name, cli, problem):
     X, targets, store = problem
     target = target_of(name)
-    direct = ESTIMATORS[name]().fit(X, targets[target])
+    direct = REGISTRY[name]().fit(X, targets[target])
     done = cli("fit", name, store, "--data", "x", "--target", target, "--out", "m.zarr", "--json")
     assert done.code == 0, done.err
     if name in OWN:
         assert done.json.keys() == COMMON | OWN[name]
     assert done.json["status"] == "converged"
     loaded = nysstream.load("m.zarr")
-    np.testing.assert_allclose(loaded.coef_, direct.coef_, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(loaded.intercept_, direct.intercept_, rtol=1e-5, atol=1e-7)
+    for key in ("coef_", "dual_coef_", "intercept_"):
+        if hasattr(direct, key):
+            np.testing.assert_allclose(getattr(loaded, key), getattr(direct, key), rtol=1e-5, atol=1e-7)
 
     assert cli("predict", "m.zarr", store, "--data", "x", "--out", "p.zarr").code == 0
     np.testing.assert_allclose(zarr.open_array("p.zarr", mode="r")[:], loaded.predict(X), rtol=1e-6)
@@ -86,7 +87,7 @@ def test_fit_predict_and_score_are_those_of_python(name, cli, problem):
     assert scored[scored["measure"]] == pytest.approx(direct.score(X, targets[target]), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", list(fitted_names()))
+@pytest.mark.parametrize("name", list(planned_names()))
 def test_plans_say_what_a_fit_would_hold(name, cli, problem):
     arguments = ["plan", name, problem[2], "--data", "x", "--target", target_of(name), "--memory", "2GiB"]
     record = cli(*arguments, "--json").json
@@ -242,6 +243,24 @@ def test_limits_keep_the_best_and_exit_with_3(process, problem, tmp_path):
     assert done.err.startswith("warning: The pass limit was reached: raise --max-passes")
     assert "Relative duality gap" in done.err
     assert nysstream.load(tmp_path / "m").result_.status == "max_passes"
+
+
+def test_kernels_are_settings_too(cli, problem, tmp_path):
+    X, targets, store = problem
+    given = ["--data", "x", "--target", "three"]
+    options = ["--kernel", "poly", "--degree", 2, "--gamma", 0.5, "--coef0", 1, "--C", 2]
+    done = cli("fit", "svc", store, *given, *options, "--out", "m", "--report", "page.html", "--json")
+    assert done.code == 0, done.err
+    direct = nysstream.SVC(C=2, kernel="poly", degree=2, gamma=0.5, coef0=1).fit(X, targets["three"])
+    np.testing.assert_allclose(nysstream.load("m").dual_coef_, direct.dual_coef_, atol=1e-6)
+    assert done.json["duality_gap"] == pytest.approx(direct.result_.stats["duality_gap"], rel=1e-3)
+    assert done.json["classes"] == [1, 2, 3]
+    page = (tmp_path / "page.html").read_text()
+    assert "steps of the solver" in page
+    assert "3 models, by working sets" in page
+    refused = cli("score", "m", store, *given, "--device", "cuda")
+    assert refused.code == 2
+    assert "--device cuda: a SVC does not take it" in refused.err
 
 
 def test_a_report_shows_the_gap(cli, problem, tmp_path):
