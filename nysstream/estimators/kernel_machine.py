@@ -236,26 +236,6 @@ class KernelMachine(BaseEstimator):
             raise ValueError(message)
 
 
-def read_rows(source: RowSource, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Read all rows into one array.
-
-    Raises
-    ------
-    InputError
-        If a value is not finite.
-    """
-    n, d = source.shape
-    X = np.empty((n, d), dtype)
-    for start in range(0, n, TILE_ROWS):
-        rows = slice(start, min(start + TILE_ROWS, n))
-        X[rows] = dense(source.read(rows))
-        if not np.isfinite(X[rows]).all():
-            row = start + int(np.flatnonzero(~np.isfinite(X[rows]).all(axis=1))[0])
-            message = f"{source.name} holds NaN or infinity in row {row}; replace or remove such values"
-            raise InputError(message)
-    return X
-
-
 def tile_bytes(d: int) -> int:
     """Count the bytes of the tiles that threads are working on."""
     return int(scheduler()[1] * 8 * (3 * TILE_ROWS * TILE_ROWS + 2 * TILE_ROWS * d))

@@ -10,8 +10,8 @@ import numpy as np
 
 from nysstream.arrays import single_threaded_blas
 from nysstream.errors import InputError
-from nysstream.estimators.kernel_machine import KernelMachine, read_rows, tile_bytes
-from nysstream.operators.kernel import TILE_ROWS, dense, in_order
+from nysstream.estimators.kernel_machine import KernelMachine, tile_bytes
+from nysstream.operators.kernel import TILE_ROWS, KernelOperator, dense, in_order
 from nysstream.operators.pairwise import Kernel, Rows
 from nysstream.solvers import Status
 from nysstream.solvers.svm_dual import BoxDual, DualResult, solve_dual
@@ -60,10 +60,15 @@ class Support(KernelMachine):
             needs, "fit on fewer rows, or with features=, a linear model of kernel features"
         )
         budget.check()
-        X = read_rows(source, kernel.row_dtype)
-        self.kernel_ = kernel
-        self.origin_ = X.mean(axis=0, dtype=np.float64)
-        return kernel.rows(X, self.origin_), kernel, budget
+        operator = KernelOperator(source, kernel, memory=n * d * kernel.row_dtype.itemsize)
+        rows = operator.rows(slice(0, n))
+        finite = np.isfinite(rows.scaled).all(axis=1)
+        if not finite.all():
+            row = int(np.flatnonzero(~finite)[0])
+            message = f"{source.name} holds NaN or infinity in row {row}; replace or remove such values"
+            raise InputError(message)
+        self.kernel_, self.origin_ = kernel, operator.origin
+        return rows, kernel, budget
 
     def _keep_vectors(self, source: RowSource) -> None:
         """Keep the support vectors as they are in the data."""

@@ -117,9 +117,9 @@ class Kernel:
         scale = {"linear": 1.0, "laplacian": self.gamma, "poly": self.gamma**0.5}.get(
             self.name, (2 * self.gamma) ** 0.5
         )
-        Z = np.array(X, self.row_dtype, order="C")
         if origin is not None and self.shift_invariant:
-            Z -= origin.astype(Z.dtype)
+            X = np.subtract(X, origin, dtype=np.float64)  # before rounding to the dtype
+        Z = np.array(X, self.row_dtype, order="C")
         if scale != 1.0:
             Z *= scale
         squares = np.empty(0, Z.dtype)

@@ -173,6 +173,9 @@ class Face:
             if inside.all():
                 self._move(F, d)
                 return steps, b
+            # Far beyond the ends, as where the matrix is singular, the projection would be rounded.
+            d = d * min(1.0, 1e5 * float((upper - lower).max()) / float(np.abs(d).max()))
+            aim = x + d
             direction = project(aim, lower, upper, float(x.sum())) - x
             slope = float(g @ direction)
             if slope >= -1e-12 * float(np.abs(g) @ np.abs(direction)):
@@ -218,7 +221,9 @@ class Face:
         # Refined once: what damping has left of the residual is damping times the solution.
         solved += scipy.linalg.cho_solve(factor, damping * solved, check_finite=False)
         b = (float(solved[:, 0].sum()) - total) / float(solved[:, 1].sum())
-        return solved[:, 0] - b * solved[:, 1], b
+        step = solved[:, 0] - b * solved[:, 1]
+        # Where the matrix is singular both are large, and their difference is rounded.
+        return step + (total - step.sum()) / F.size, b
 
     def _move(self, F: Index, change: Vector) -> None:
         self.beta[F] += change
@@ -244,7 +249,7 @@ def project(aim: Vector, lower: Vector, upper: Vector, total: float) -> Vector:
     """
     low, high = float((aim - upper).min()), float((aim - lower).max())
     shift = 0.0 if low <= 0 <= high else low
-    slack = 1e-14 * float(np.abs(aim).sum() + np.abs(upper - lower).sum())
+    slack = 1e-15 * float(np.abs(aim).sum() + np.abs(upper - lower).sum())
     x = np.clip(aim - shift, lower, upper)
     for _ in range(200):
         excess = float(x.sum()) - total
