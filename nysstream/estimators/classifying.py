@@ -47,10 +47,12 @@ class LinearClassifier(ClassifierMixin, Penalised):
         if not in_memory:
             self.classes_ = stored.astype(np.int64) if np.all(stored == np.rint(stored)) else stored
         self._stored_classes = stored
-        if stored.size < 2:
+        weighted = np.flatnonzero(self._class_sums > 0)
+        if weighted.size < 2:
+            name = type(self).__name__
             message = (
-                f"{type(self).__name__} needs samples of at least 2 classes in the data, but the data "
-                f"contains only one class: {self.classes_[0]!r}"
+                f"{name} needs samples of at least 2 classes in the data, but those of positive weight "
+                f"contain only one class: {self.classes_[weighted[0] if weighted.size else 0]!r}"
             )
             raise InputError(message)
         return source, target, weight

@@ -172,6 +172,7 @@ class GeneralLoss(Smooth):
         self.operators: list[HessianOperator | CoupledHessian] = []
         self._evaluations = 0
         self._last: tuple[Block, Vector, Evaluation] | None = None
+        self._hessians: tuple[Curvature, ...] = ()
         self._test: Block | None = None
         if method == "admm" and not self.coupled:
             rng = np.random.default_rng(0) if rng is None else rng
@@ -185,16 +186,19 @@ class GeneralLoss(Smooth):
     def evaluate(self, W: Block, intercept: Vector, *, precise: bool = True) -> Evaluation:
         """Evaluate loss, gradient and curvature; one pass, none where it was evaluated last."""
         if self._last is not None:
-            V, b, held = self._last
+            V, b, last = self._last
             self._last = None
-            if np.array_equal(V, W) and np.array_equal(b, intercept) and (held.precise or not precise):
-                return held
+            if np.array_equal(V, W) and np.array_equal(b, intercept) and (last.precise or not precise):
+                return last
         W = np.ascontiguousarray(W)
         k = self.shape[1]
         precise = precise or self.design.dtype == np.float64
         design = self.design.with_precision("double") if precise else self.design
         whole = self.method == "newton" and not self.coupled
-        sums = LossSums(self.outcome, W, intercept, self.intercept, tuple(range(k)) if whole else ())
+        # Near the end Hessians hardly change, and in double precision they cost twice as much.
+        held = self._hessians if precise and self.design.dtype != np.float64 else ()
+        columns = tuple(range(k)) if whole and not held else ()
+        sums = LossSums(self.outcome, W, intercept, self.intercept, columns)
         reductions: list[Reduction] = [sums]
         of = np.empty(0, np.intp)
         if self._test is not None:
@@ -203,12 +207,14 @@ class GeneralLoss(Smooth):
             reductions.append(HessianProduct(self.outcome, W, intercept, test, of, self.intercept))
         values, *sketches = reduce(design, *reductions, name="certify" if precise else "evaluate")
         self._evaluations += 1
+        if columns:
+            self._hessians = tuple(_in_memory(hessian) for hessian in values.hessians)
 
         def model() -> tuple[Curvature, ...]:
             if self.coupled:
                 return (self._coupled(W, intercept),)
             if whole:
-                return tuple(_in_memory(hessian) for hessian in values.hessians)
+                return held or self._hessians
             if self.method == "subsampled":
                 return tuple(_in_memory(hessian) for hessian in self._sampled_hessians(W, intercept))
             return tuple(self._over_data(j, W, intercept, sketches[0][:, of == j]) for j in range(k))

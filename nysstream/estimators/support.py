@@ -57,7 +57,7 @@ class Support(KernelMachine):
             "tiles": tile_bytes(d) if n > TILE_ROWS else 0,
         }
         budget = self._budget(
-            needs, "fit on fewer rows, or with features=, a linear model of kernel features"
+            needs, "fit on fewer rows, or fit LinearSVC with features=, a linear model of kernel features"
         )
         budget.check()
         operator = KernelOperator(source, kernel, memory=n * d * kernel.row_dtype.itemsize)

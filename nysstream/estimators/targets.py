@@ -49,6 +49,13 @@ def find_classes(target: RowSource, weight: RowSource | None) -> tuple[Vector, V
                 "regression instead"
             )
             raise InputError(message)
+        if np.any(classes != np.rint(classes)):
+            first = classes[classes != np.rint(classes)][0]
+            message = (
+                f"Unknown label type: continuous. {target.name} holds {first:g}; classes are whole numbers: "
+                "fit a regression, or number the classes"
+            )
+            raise InputError(message)
         weights = np.bincount(index, np.concatenate([weights, h]), classes.size).astype(np.float64)
     return classes, weights
 

@@ -20,7 +20,7 @@ Array = Any  # any array of the Python array API standard
 class Status(enum.Enum):
     """How a solve ended; the value is what to tell the user."""
 
-    CONVERGED = "The residual tolerance was met."
+    CONVERGED = "The tolerance was met."
     MAX_PASSES = "The pass limit was reached: raise max_passes, raise the rank, or loosen the tolerance."
     MAX_ITERATIONS = "The iteration limit was reached: raise it, raise the rank, or loosen the tolerance."
     TIME_LIMIT = "The time limit was reached: raise time_limit, or resume from the returned state."

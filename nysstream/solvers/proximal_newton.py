@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _PATIENCE = 4
 #: A model is solved to this fraction of what it is to gain.
 _FORCING = 0.1
+#: Measure below which the next evaluation is made in double precision.
+_PRECISE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,11 +247,13 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             move = np.divide(slope, at.curvature, out=np.zeros_like(slope), where=at.curvature > 0)
             full = -move if problem.smooth.intercept else np.zeros_like(move)
         D = W - state.W
+        # Near the end, or where progress has ended, single precision is what is in the way.
+        precise = state.failures > 0 or float(state.certified.measure.max()) < _PRECISE
         length = np.ones(W.shape[1])
         for _ in range(8):
             V, b = state.W + length * D, state.intercept + length * full
             V = np.where(length == 1, W, V)
-            found = problem.smooth.evaluate(V, b, precise=False)
+            found = problem.smooth.evaluate(V, b, precise=precise)
             certified = problem.certify(V, found)
             noise = 1e-12 * np.abs(state.objective)
             fallen = certified.objective <= state.objective + noise

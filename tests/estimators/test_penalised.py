@@ -254,3 +254,19 @@ def test_bad_input_is_named(model, y, match):
     targets = getattr(problem, y) if isinstance(y, str) else y
     with pytest.raises(InputError, match=match):
         model.fit(problem.X, targets)
+
+
+@pytest.mark.parametrize("solver", ["newton", "subsampled"])
+@pytest.mark.parametrize("kind", ["gamma", "three"])
+def test_single_precision_rows_reach_the_default_tolerance(solver, kind):
+    problem = Problem(5, n=600)
+    X = problem.dense.astype(np.float32)
+    model = ny.GammaRegressor(solver=solver) if kind == "gamma" else ny.LogisticRegression(solver=solver)
+    model.fit(X, problem.positive if kind == "gamma" else problem.three)  # warnings are errors here
+    assert model.result_.status == "converged"
+
+
+def test_continuous_targets_on_disk_are_no_classes():
+    problem = Problem(0)
+    with pytest.raises(InputError, match="Unknown label type: continuous"):
+        ny.LogisticRegression().fit(problem.X, Stored(problem.y[:, None], chunk_rows=50))

@@ -67,7 +67,7 @@ def make_result(*, n_steps=5, n_systems=1, rank=8, first="set-up", **changes) ->
     }
     values: dict[str, Any] = {
         "status": "converged",
-        "advice": "The residual tolerance was met.",
+        "advice": "The tolerance was met.",
         "history": history,
         "passes": passes,
         "needs": {
