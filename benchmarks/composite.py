@@ -72,7 +72,7 @@ def _note(row: dict[str, Any], done: isolation.Finished, contender: Contender) -
 
 
 HEADER = ("problem", "solver", "dtype", *(f"s to {level:g}" for level in LEVELS), "to the best",
-          "passes", "tolerances", "KKT", "nonzero", "peak", "")  # fmt: skip
+          "CPU s", "passes", "tolerances", "KKT", "nonzero", "peak", "")  # fmt: skip
 
 
 def lines_of(rows: list[dict[str, Any]], *, best_only: bool) -> list[tuple[str, ...]]:
@@ -97,6 +97,7 @@ def lines_of(rows: list[dict[str, Any]], *, best_only: bool) -> list[tuple[str, 
                     last.get("dtype", ""),
                     *(number(one["seconds"]) if one else "-" for one in passed),
                     f"{passed[1]['seconds'] / first:.1f}" if passed[1] else "",
+                    number(passed[1].get("cpu_seconds")) if passed[1] else "",
                     ", ".join(str(one["passes"]) for one in passed if one and one.get("passes")),
                     ", ".join(f"{one['setting']:g}" for one in passed if one),
                     f"{last['violation']:.0e}" if last else "",
