@@ -63,7 +63,8 @@ def fit(name: str, store: Path, n_rows: int, limit: int, tol: float, timeout: fl
     chosen = [str(one) for one in options(most["y" if command == "lasso" else "label"], n_rows)]
     call = [sys.executable, "-m", "nysstream", "fit", command, str(store), "--data", "x", *chosen]
     call += ["--tol", str(tol), "--memory", f"{limit // MB}MiB", "--json"]
-    done = isolation.run(call, timeout=timeout)
+    call += ["--time-limit", str(timeout)]
+    done = isolation.run(call, timeout=timeout + 60)
     size = f"{4 * n_rows * N_COLUMNS / MB:.0f} MiB"
     head = (name, size, f"{limit // MB} MiB", f"{done.peak_bytes / MB:.0f} MiB")
     if done.timed_out or not done.output.strip():
@@ -71,6 +72,7 @@ def fit(name: str, store: Path, n_rows: int, limit: int, tol: float, timeout: fl
         return (*head, "", "", str(goal), "", why)
     stats = json.loads(done.output)
     over = "over the limit" if done.peak_bytes > limit else ""
+    over = over or ("" if done.code == 0 else "not reached in time")
     gap, passes = f"{stats['duality_gap']:.1e}", str(stats["passes"])
     return (*head, gap, passes, str(goal), f"{stats['seconds']:.1f}", over)
 
