@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_array
 
-from nysstream.errors import InputError
+from nysstream.errors import InputError, MemoryBudgetError
 from nysstream.estimators.composite_plan import LOSS_METHODS, LossPlan, plan_loss
 from nysstream.estimators.inputs import is_streamed, training_sources
 from nysstream.estimators.least_squares import set_up
@@ -229,7 +229,7 @@ class Penalised(LinearModel, BaseEstimator, Settings):
         if method == "auto":
             try:
                 return plan_fit(design, memory=self.memory, rank=self.rank, n_systems=2 * k, method="gram")
-            except InputError:
+            except MemoryBudgetError:
                 method = "nystrom"
         return plan_fit(design, memory=self.memory, rank=self.rank, n_systems=2 * k, method=method)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from nysstream.errors import InputError
 from nysstream.solvers.quadratic import Certified, certify
+from nysstream.streaming.loss_kernels import SHRUNK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,10 +42,10 @@ class Evaluation:
         Sums of what each slope may move by within the domain of the conjugate.
     toward : ndarray, shape (p, k)
         Products of the moves with the rows.
-    conjugate : ndarray, shape (4, k)
-        Sums of the losses' conjugates at the slopes, at zero, and at the slopes less and plus the
-        moves; infinite where there are none. For least squares: sums of squares of the residuals,
-        and their inner products with the targets.
+    conjugate : ndarray, shape (1 + 3 m, k)
+        Sums of the losses' conjugates at multiples of the slopes, as in
+        :class:`nysstream.streaming.LossValues`; infinite where there are none. For least
+        squares: sums of squares of the residuals, and their inner products with the targets.
     make_model : callable
         Makes :attr:`model`, when a step first asks for it.
     precise : bool
@@ -165,13 +166,15 @@ class Composite:
             delta = np.where(at.slope == 0, 0.0, delta)
         usable = np.abs(delta) <= 1
         share = np.where(usable, delta, 0.0)
-        here, zero, less, more = at.conjugate
         with np.errstate(invalid="ignore"):
-            beyond = np.where(share > 0, less, more)
-            moved = np.where(share == 0, here, (1 - np.abs(share)) * here + np.abs(share) * beyond)
             gradient = at.gradient - at.toward * share
             s = self._over_columns(self.regularizer.dual_scale(-gradient), np.min)
-            shrunk = np.where(s == 1, moved, (1 - s) * zero + s * moved)
+            # Along the chords of the moves at every multiple that was summed, then of the multiples.
+            here, less, more = np.moveaxis(at.conjugate[1:].reshape(len(SHRUNK), 3, -1), 1, 0)
+            beyond = np.where(share > 0, less, more)
+            moved = np.where(share == 0, here, (1 - np.abs(share)) * here + np.abs(share) * beyond)
+            sums = np.vstack([at.conjugate[:1], moved])
+            shrunk = np.array([np.interp(x, (0.0, *SHRUNK), y) for x, y in zip(s, sums.T, strict=True)])
             dual = -shrunk - self._over_columns(self.regularizer.conjugate(-s * gradient), np.sum)
             dual = np.where(usable & np.isfinite(dual) & (s > 0), dual, -np.inf)
         return self._over_columns(dual, np.min)

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 Matrix = Any  # ndarray, shape (p, k)
 
+#: Multiples of the slopes at which conjugates are summed, beside zero: a dual point is bounded by chords
+#: between them, and near an optimum it is a little less than the slopes.
+SHRUNK = (0.9, 0.99, 1.0)
+_CONJUGATES = tuple(f"conjugate-{i}" for i in range(1 + 3 * len(SHRUNK)))
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -130,7 +135,7 @@ class LossSums(Reduction):
         """Count predictors, targets and the loss's derivatives of a tile, in float64."""
         p, k = self.vectors.shape
         panel: int = design.dtype.itemsize * PANEL_ROWS * (p + tile_rows) if self.hessians else 0
-        return super().work_bytes(design, tile_rows) + int(12 * 8 * tile_rows * k) + panel
+        return super().work_bytes(design, tile_rows) + int(20 * 8 * tile_rows * k) + panel
 
     def prepare(self, design: DesignMatrix, device: Device) -> tuple[Array, Array]:
         """Send vectors and constants to the device."""
@@ -143,7 +148,7 @@ class LossSums(Reduction):
         p, k = self.vectors.shape
         # Gradients, curvatures and moves side by side: the rows are multiplied once.
         part = {"products": zero_product(design, device, k * self._n_products)}
-        for name in ("loss", "slope", "curvature", "move", "here", "zero", "less", "more"):
+        for name in ("loss", "slope", "curvature", "move", *_CONJUGATES):
             part[name] = device.zeros((k,), np.float64)
         for j in self.hessians:
             part |= {f"{j}:{key}": value for key, value in empty_panels(p, device).items()}
@@ -158,17 +163,16 @@ class LossSums(Reduction):
         z = cast(fitted, xp.float64) + constant[None, :]
         y, weight = self.outcome.of(tile)
         value, slope, curvature = loss.value_slope_curvature(z, y)
-        here = loss.conjugate(slope, y)
-        sums = {"loss": value, "here": here, "zero": loss.conjugate(xp.zeros_like(slope), y)}
-        sums |= {"slope": slope, "curvature": curvature}
+        sums = {"loss": value, "slope": slope, "curvature": curvature}
+        sums["conjugate-0"] = loss.conjugate(xp.zeros_like(slope), y)
+        moves = [xp.zeros_like(slope)]
         if self.fit_intercept and not loss.coupled:
             # By as much as this, slopes may move and stay where the conjugate is finite.
-            move = xp.minimum(curvature, xp.abs(slope))
-            sums |= {
-                "move": move,
-                "less": loss.conjugate(slope - move, y),
-                "more": loss.conjugate(slope + move, y),
-            }
+            sums["move"] = xp.minimum(curvature, xp.abs(slope))
+            moves += [-sums["move"], sums["move"]]
+        for i, s in enumerate(SHRUNK):
+            for j, move in enumerate(moves):
+                sums[f"conjugate-{1 + 3 * i + j}"] = loss.conjugate(s * (slope + move), y)
         if weight is not None:
             sums = {name: _weighted(xp, weight, values) for name, values in sums.items()}
         for name, values in sums.items():
@@ -201,8 +205,7 @@ class LossSums(Reduction):
                 full /= scale[:, None]
                 full /= scale[None, :]
             hessians.append(full)
-        names = ("here", "zero", "less", "more")
-        conjugate = np.stack([np.broadcast_to(part[name], part["slope"].shape) for name in names])
+        conjugate = np.stack([np.broadcast_to(part[name], part["slope"].shape) for name in _CONJUGATES])
         return LossValues(
             np.broadcast_to(part["loss"], part["slope"].shape),
             rescale(design, gradient, part["slope"]),
@@ -232,8 +235,9 @@ class LossValues:
         Sums of what each slope may move by within the domain of the conjugate.
     toward : ndarray, shape (p, k)
         Products of the moves with the rows.
-    conjugate : ndarray, shape (4, k)
-        Sums of conjugates at the slopes, at zero, and at the slopes less and plus the moves.
+    conjugate : ndarray, shape (1 + 3 m, k)
+        Sums of conjugates at zero; and for each factor of :data:`SHRUNK` at so many times the slopes, the
+        slopes less the moves, and the slopes plus the moves.
     hessians : tuple of ndarray, shape (p, p)
         In the coefficients, the intercepts eliminated.
     """
