@@ -307,7 +307,8 @@ def solve_dual(
         face = Face(part, columns.among(working), beta[working], f[working])
         steps += face.solve(precision)
         change = face.beta - beta[working]
-        if not change.any() and exact:
+        # The first working set was drawn at random: it may hold nothing that wants to move.
+        if not change.any() and exact and len(history) > 1:
             status = Status.STALLED
             break
         value = objective - gap

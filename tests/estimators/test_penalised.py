@@ -191,9 +191,8 @@ def test_chunks_and_repeated_rows_change_nothing(seed, chunk_rows, dtype, intege
         repeated = ny.Lasso(problem.alpha, tol=1e-8).fit(
             np.repeat(X, weight, 0), np.repeat(problem.y, weight)
         )
-    np.testing.assert_allclose(
-        model.coef_, repeated.coef_, rtol=1e-4, atol=1e-5 * np.abs(repeated.coef_).max()
-    )
+    # A gap of 1e-8 leaves coefficients an error of its root.
+    np.testing.assert_allclose(model.coef_, repeated.coef_, rtol=0, atol=1e-3 * np.abs(repeated.coef_).max())
 
 
 def test_stored_labels_are_found_before_the_first_pass():
