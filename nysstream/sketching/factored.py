@@ -184,7 +184,9 @@ def _lift(source: NDArray[Any], target: NDArray[Any]) -> None:
         b = min(a + _STRIP, p)
         target[:a, a:b] = source[a:b, :a].T
         block = target[a:b, a:b]
-        block[...] = np.tril(block, -1) + np.tril(source[a:b, a:b], -1).T
+        # No arithmetic: what lies below the diagonal of a new array may be anything.
+        upper = np.tri(b - a, k=-1, dtype=np.bool_).T
+        block[...] = np.where(upper, source[a:b, a:b].T, block)
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,3 +126,24 @@ def test_few_rows_by_their_own_matrix(dtype, rtol):
     found = SampledRows(rows, 2).inverse(B, shifts)
     expected = np.column_stack([solved(exact, B[:, j], shifts[j]) for j in range(2)])
     assert np.allclose(found, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+
+
+def test_what_a_new_array_holds_does_no_harm(monkeypatch):
+    """Further factors go into arrays that may hold anything, signalling NaNs included."""
+    X = np.random.default_rng(0).standard_normal((400, 300)).astype(np.float32)
+    factored = Factored(np.asfortranarray(X.T @ X), n_shifts=2)
+    empty_like = np.empty_like
+
+    def poisoned(prototype, *arguments, **settings):
+        array = empty_like(prototype, *arguments, **settings)
+        if array.shape == (300, 300):
+            array.T.reshape(-1).view(np.uint32)[:] = 0x7FA00000
+        return array
+
+    monkeypatch.setattr(np, "empty_like", poisoned)
+    B = np.eye(300)[:, :2]
+    found = factored.inverse(B, np.array([5.0, 50.0]))
+    G = (X.T @ X).astype(np.float64)
+    for j, shift in enumerate([5.0, 50.0]):
+        expected = np.linalg.solve(G + shift * np.eye(300), B[:, j])
+        np.testing.assert_allclose(found[:, j], expected, atol=1e-5 * np.abs(expected).max())

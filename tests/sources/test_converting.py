@@ -297,13 +297,13 @@ class Generated(RowSource):
 source = Generated()
 source.shape = (int(sys.argv[2]), 100)
 for name, settings in (("plain", {}), ("shuffled", {"shuffle": 1})):
-    convert(source, f"{sys.argv[1]}/{name}-{source.shape[0]}", memory="400MiB", **settings)
+    convert(source, f"{sys.argv[1]}/{name}-{source.shape[0]}", memory="450MiB", **settings)
     print(peak_resident_bytes() >> 20)
 """
 
 
 def test_memory_does_not_grow_with_rows(tmp_path):
-    """120 and 480 MB of rows under a limit of 400 MiB for the whole process."""
+    """120 and 480 MB of rows under a limit of 450 MiB for the whole process."""
     peaks = []
     for n_rows in (300_000, 1_200_000):
         command = [sys.executable, "-c", PEAK, str(tmp_path), str(n_rows)]
@@ -311,6 +311,6 @@ def test_memory_does_not_grow_with_rows(tmp_path):
         assert run.returncode == 0, run.stderr
         peaks.append([int(line) for line in run.stdout.split()])
     (small_plain, small_shuffled), (large_plain, large_shuffled) = peaks
-    assert large_shuffled <= 400
+    assert large_shuffled <= 450
     assert large_plain - small_plain < 40
     assert large_shuffled - small_shuffled < 40
