@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nysstream.errors import InputError
-from nysstream.estimators.planning import check_rank
+from nysstream.estimators.planning import check_rank, halving
 from nysstream.features import Identity
 from nysstream.losses import Logistic
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
@@ -132,7 +132,7 @@ def plan_loss(
     plan = None
     for name in order:
         for width in _widths(rank, design.shape[1]) if name == "admm" and not coupled else [0]:
-            for tasks in _halving(threads):
+            for tasks in halving(threads):
                 candidate = replace(design, max_tasks=tasks)
                 m = sample_size(design) if name == "subsampled" or coupled else 0
                 needs = _needs(candidate, name, width, m, n_columns, coupled=coupled)
@@ -184,14 +184,7 @@ _LEAST_SAMPLE = 4096
 
 
 def _widths(rank: int | str, p: int) -> Iterator[int]:
-    return _halving(min(p, _RANK), min(p, 16)) if rank == "auto" else iter([int(rank)])
-
-
-def _halving(count: int, smallest: int = 1) -> Iterator[int]:
-    while count > smallest:
-        yield count
-        count //= 2
-    yield max(count, smallest)
+    return halving(min(p, _RANK), min(p, 16)) if rank == "auto" else iter([int(rank)])
 
 
 def _needs(

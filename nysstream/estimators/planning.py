@@ -218,7 +218,7 @@ def _fit_memory(
     base = {"process": resident_bytes(), "allowance": ALLOWANCE}
     for width in _widths(rank, p) if method == "nystrom" else [0]:
         n_probes = N_PROBES if 0 < width < p else 0
-        for tasks in _halving(threads):
+        for tasks in halving(threads):
             candidate = replace(design, max_tasks=tasks)
             needs = _needs(candidate, method, width, n_probes, n_systems, folds, matrices, n_start)
             budget = Budget(limit, base | needs, _knob(method, rank, design))
@@ -235,11 +235,12 @@ def _fit_memory(
 def _widths(rank: int | str, p: int) -> Iterator[int]:
     """Give the widths to try, from the one wanted downwards."""
     if rank == "auto":
-        return _halving(p if p <= _SMALL else AUTO_RANK, smallest=min(p, 16))
+        return halving(p if p <= _SMALL else AUTO_RANK, smallest=min(p, 16))
     return iter([int(rank)])
 
 
-def _halving(count: int, smallest: int = 1) -> Iterator[int]:
+def halving(count: int, smallest: int = 1) -> Iterator[int]:
+    """Give a count, its half, and so on, down to the smallest."""
     while count > smallest:
         yield count
         count //= 2

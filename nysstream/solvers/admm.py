@@ -10,6 +10,7 @@ import numpy as np
 from nysstream.errors import InputError
 from nysstream.sketching.preconditioner import Identity
 from nysstream.solvers.base import Solver, Status
+from nysstream.solvers.columns import dots, norms
 from nysstream.solvers.polish import polish
 from nysstream.solvers.quadratic import Certified, CompositeQuadratic
 
@@ -215,14 +216,14 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
         Z = problem.regularizer.prox(mixed + state.U, 1.0 / state.rho)
         U = state.U + mixed - Z
         # The smooth part's gradient at W and the multiplier must cancel.
-        dual = state.rho * _norms(Z - state.Z)
+        dual = state.rho * norms(Z - state.Z)
         state = replace(
             state,
             W=W,
             product=product,
             Z=Z,
             U=U,
-            primal=_norms(W - Z),
+            primal=norms(W - Z),
             dual=dual,
             iterations=state.iterations + 1,
             since_balance=state.since_balance + 1,
@@ -240,10 +241,10 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
         extra = np.empty((0, 0))
         refresh = state.iterations % _REFRESH_EVERY == _REFRESH_EVERY - 1
         R = rhs - AW - rho * W
-        size = _norms(rhs)
+        size = norms(rhs)
         tolerance = size * np.minimum(1.0, np.sqrt(state.primal * state.dual)) / (1 + state.iterations) ** 1.2
         D = V = precondition.inverse(R, rho)
-        rz = _dots(R, V)
+        rz = dots(R, V)
         for i in range(self.cg_steps):
             columns = [D]
             if i == 0:
@@ -255,14 +256,14 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
                 if refresh:
                     AW = product[:, 2 * k :]
             Q = AD + rho * D
-            curvature = _dots(D, Q)
-            alpha = np.divide(_dots(D, R), curvature, out=np.zeros(k), where=curvature > 0)
+            curvature = dots(D, Q)
+            alpha = np.divide(dots(D, R), curvature, out=np.zeros(k), where=curvature > 0)
             W, AW = W + alpha * D, AW + alpha * AD
             R = rhs - AW - rho * W
-            if np.all(_norms(R) <= np.maximum(tolerance, 1e-12 * size)):
+            if np.all(norms(R) <= np.maximum(tolerance, 1e-12 * size)):
                 break
             V = precondition.inverse(R, rho)
-            new = _dots(R, V)
+            new = dots(R, V)
             D = V + np.divide(new, rz, out=np.zeros(k), where=rz > 0) * D
             rz = new
         return W, AW, extra
@@ -276,8 +277,8 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
 
     def _balance(self, problem: CompositeQuadratic, state: ADMMState) -> ADMMState:
         """Let the penalty parameter follow the ratio of the residuals, relative to their sizes."""
-        primal = state.primal / np.maximum(np.maximum(_norms(state.W), _norms(state.Z)), 1e-300)
-        dual = state.dual / np.maximum(state.rho * _norms(state.U), 1e-300)
+        primal = state.primal / np.maximum(np.maximum(norms(state.W), norms(state.Z)), 1e-300)
+        dual = state.dual / np.maximum(state.rho * norms(state.U), 1e-300)
         ratio = np.sqrt(np.divide(primal, dual, out=np.ones_like(primal), where=(dual > 0) & (primal > 0)))
         if problem.exact:  # one factorisation serves all columns
             busy = self.unfinished(state.certified)
@@ -285,11 +286,3 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
         ratio = np.where((ratio > _IMBALANCE) | (ratio < 1 / _IMBALANCE), np.clip(ratio, 0.1, 10.0), 1.0)
         rho = state.rho * ratio
         return replace(state, rho=rho, U=state.U * (state.rho / rho), since_balance=0)
-
-
-def _dots(X: Block, Y: Block) -> Vector:
-    return np.asarray(np.einsum("ij,ij->j", X, Y))
-
-
-def _norms(X: Block) -> Vector:
-    return np.sqrt(_dots(X, X))

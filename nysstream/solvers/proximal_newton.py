@@ -11,6 +11,7 @@ from nysstream.errors import InputError
 from nysstream.regularizers import Separable
 from nysstream.solvers.admm import ADMM
 from nysstream.solvers.base import Solver, Status
+from nysstream.solvers.columns import dots
 from nysstream.solvers.composite import Composite, Evaluation
 from nysstream.solvers.quadratic import CompositeQuadratic
 from nysstream.solvers.smooth_quadratic import SmoothQuadratic, is_quadratic
@@ -177,7 +178,7 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             columns = np.arange(k) if shared else np.array([i])
             W, g = state.W[:, columns], gradient[:, columns]
             product = curvature.operator.matmat(W) if W.any() else np.zeros_like(W)
-            constant = at.loss[columns] - _dots(g, W) + 0.5 * _dots(W, product)
+            constant = at.loss[columns] - dots(g, W) + 0.5 * dots(W, product)
             model = CompositeQuadratic(
                 curvature.operator,
                 product - g,
@@ -199,7 +200,7 @@ class ProximalNewton(Solver[Composite, NewtonState]):
         v = _stack(state.W, state.intercept, extra=extra)
         g = _stack(at.gradient, at.slope, extra=extra)
         product = curvature.operator.matmat(v) if v.any() else np.zeros_like(v)
-        constant = at.loss[:1] - _dots(g, v) + 0.5 * _dots(v, product)
+        constant = at.loss[:1] - dots(g, v) + 0.5 * dots(v, product)
         regularizer = _stacked(problem.regularizer, state.W.shape, extra=extra)
         model = CompositeQuadratic(
             curvature.operator,
@@ -243,7 +244,7 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             full = columns[p] - state.intercept if problem.smooth.intercept else np.zeros(k)
         else:
             W = np.hstack(values)
-            slope = at.slope + _dots(at.cross, W - state.W)
+            slope = at.slope + dots(at.cross, W - state.W)
             move = np.divide(slope, at.curvature, out=np.zeros_like(slope), where=at.curvature > 0)
             full = -move if problem.smooth.intercept else np.zeros_like(move)
         D = W - state.W
@@ -290,10 +291,6 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             certified=certified,
             iterations=state.iterations + 1,
         )
-
-
-def _dots(X: Block, Y: Block) -> Vector:
-    return np.asarray(np.einsum("ij,ij->j", X, Y))
 
 
 def _stack(W: Block, intercept: Vector, *, extra: bool) -> Block:

@@ -10,6 +10,7 @@ import numpy as np
 from nysstream.errors import InputError
 from nysstream.operators import LinearOperator
 from nysstream.sketching.preconditioner import Preconditioner
+from nysstream.solvers.columns import dots
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,10 +87,10 @@ class CompositeQuadratic:
 
     def certify(self, W: Block, product: Block) -> Certified:
         """Measure how good iterates are, given their products ``A W``; no pass."""
-        loss = 0.5 * _dots(W, product) - _dots(self.rhs, W) + self.constant
+        loss = 0.5 * dots(W, product) - dots(self.rhs, W) + self.constant
         gradient = product - self.rhs
         squares = np.maximum(2 * loss, 0.0) if self.least_squares else None
-        inner = _dots(self.rhs, W) - 2 * self.constant
+        inner = dots(self.rhs, W) - 2 * self.constant
         scale = np.abs(self.rhs).max(axis=0) if self.scale is None else self.scale
         scale = np.where(scale > 0, scale, 1.0)
         return certify(self.regularizer, W, loss, gradient, squares, inner, scale)
@@ -200,7 +201,3 @@ def certify(
     # No multiple of the residual helps: the trivial bound is no certificate.
     bound = np.where((most <= 0) & (np.abs(gradient).max(axis=0) > 0), -np.inf, bound)
     return Certified(objective, bound, optimality)
-
-
-def _dots(X: Block, Y: Block) -> Vector:
-    return np.asarray(np.einsum("ij,ij->j", X, Y))

@@ -11,6 +11,7 @@ from nysstream.operators.algebra import Dense
 from nysstream.regularizers import Separable
 from nysstream.sketching.preconditioner import Identity
 from nysstream.solvers.base import Solver, Status
+from nysstream.solvers.columns import dots
 from nysstream.solvers.polish import polish
 from nysstream.solvers.quadratic import Certified, CompositeQuadratic
 
@@ -83,18 +84,18 @@ class SmoothQuadratic(Solver[CompositeQuadratic, CGState]):
         R = problem.rhs - product - self._penalty(problem) * W
         certified = problem.certify(W, product)
         V = R if np.all(certified.measure <= self.tol) else self._precondition(problem, R)
-        return CGState(W, R, V, product, _dots(R, V), certified)
+        return CGState(W, R, V, product, dots(R, V), certified)
 
     def step(self, problem: CompositeQuadratic, state: CGState) -> CGState:
         """Move along the direction, for one product."""
         D, penalty = state.direction, self._penalty(problem)
         AD = problem.operator.matmat(D)
-        curvature = _dots(D, AD + penalty * D)
+        curvature = dots(D, AD + penalty * D)
         alpha = np.divide(state.rho, curvature, out=np.zeros_like(state.rho), where=curvature > 0)
         W, product = state.best + alpha * D, state.product + alpha * AD
         R = problem.rhs - product - penalty * W
         V = self._precondition(problem, R)
-        rho = _dots(R, V)
+        rho = dots(R, V)
         beta = np.divide(rho, state.rho, out=np.zeros_like(rho), where=state.rho > 0)
         return replace(
             state,
@@ -133,7 +134,3 @@ class SmoothQuadratic(Solver[CompositeQuadratic, CGState]):
 
     def _mean_diagonal(self, problem: CompositeQuadratic) -> float:
         return (problem.operator.trace() or 1.0) / problem.operator.shape[0]
-
-
-def _dots(X: Block, Y: Block) -> Vector:
-    return np.asarray(np.einsum("ij,ij->j", X, Y))
