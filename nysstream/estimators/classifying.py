@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from nysstream.errors import InputError
 from nysstream.estimators.inputs import is_streamed, scoring_sources, training_sources
 from nysstream.estimators.penalised import Penalised
-from nysstream.estimators.targets import find_classes
+from nysstream.estimators.targets import class_factors, find_classes
 from nysstream.streaming import Labels, Outcome
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class LinearClassifier(ClassifierMixin, Penalised):
     def _outcome(self, loss: Loss, statistics: Any, target: Any) -> tuple[Outcome, Vector, float]:
         """Weigh the classes; one column for two of them, else one for each."""
         stored, weights = self._stored_classes, self._class_sums
-        factors = self._class_weights(weights)
+        factors = class_factors(self.class_weight, self.classes_, weights)
         labels = Labels(stored, None if np.all(factors == 1) else factors)
         shares = factors * weights / np.sum(factors * weights)
         columns = np.array([1]) if stored.size == 2 and not loss.coupled else np.arange(stored.size)
@@ -70,30 +70,6 @@ class LinearClassifier(ClassifierMixin, Penalised):
         else:
             start = np.asarray(loss.start(np.clip(shares[columns], 1e-12, 1 - 1e-12)), np.float64)
         return Outcome(loss, columns, labels), start, float(np.sum(factors * weights))
-
-    def _class_weights(self, weights: Vector) -> Vector:
-        """Give each class's factor; ``weights`` are the sums of its rows' weights."""
-        setting = self.class_weight
-        if setting is None:
-            return np.ones(weights.size)
-        if isinstance(setting, str):
-            present = np.maximum(weights, 1e-300)
-            return np.asarray(np.where(weights > 0, weights.sum() / (weights.size * present), 0.0))
-        unknown = set(setting) - set(self.classes_.tolist())
-        if unknown:
-            message = f"class_weight names {sorted(map(str, unknown))}, which are no classes of the targets"
-            raise InputError(message)
-        return np.array([float(setting.get(label, 1.0)) for label in self.classes_.tolist()])
-
-    def _check_class_weight(self) -> None:
-        setting = self.class_weight
-        if setting is None or setting == "balanced":
-            return
-        if not isinstance(setting, dict) or any(not float(value) >= 0 for value in setting.values()):
-            message = (
-                f"class_weight={setting!r}: give None, 'balanced', or a dict of weights that are not negative"
-            )
-            raise InputError(message)
 
     def decision_function(self, X: Any, out: str | Path | None = None, *, overwrite: bool = False) -> Any:
         """Give the linear predictors of the rows of X.

@@ -8,6 +8,7 @@ from typing import Any
 from nysstream.estimators.classifying import LinearClassifier
 from nysstream.estimators.logistic import check_inverse_strength
 from nysstream.estimators.penalised import Penalty
+from nysstream.estimators.targets import check_class_weight
 from nysstream.losses import Loss, SquaredHinge
 
 
@@ -42,7 +43,7 @@ class LinearSVC(LinearClassifier):
 
     def _check_own_settings(self) -> None:
         check_inverse_strength(self.C)
-        self._check_class_weight()
+        check_class_weight(self.class_weight)
 
     def _loss(self) -> Loss:
         return SquaredHinge()

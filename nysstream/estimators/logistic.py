@@ -14,6 +14,7 @@ from nysstream.errors import InputError
 from nysstream.estimators.classifying import LinearClassifier
 from nysstream.estimators.lasso import check_strength
 from nysstream.estimators.penalised import Penalty
+from nysstream.estimators.targets import check_class_weight
 from nysstream.losses import Logistic, Loss, Multinomial
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class LogisticRegression(LinearClassifier):
     def _check_own_settings(self) -> None:
         check_inverse_strength(self.C)
         check_strength("l1_ratio", self.l1_ratio, 1.0)
-        self._check_class_weight()
+        check_class_weight(self.class_weight)
 
     def _loss(self) -> Loss:
         return Multinomial() if self.classes_.size > 2 else Logistic()

@@ -17,7 +17,7 @@ from nysstream.errors import InputError
 from nysstream.estimators.inputs import is_streamed, training_sources
 from nysstream.estimators.kernel_machine import check_lengths, read_column
 from nysstream.estimators.support import Support, solve_all
-from nysstream.estimators.targets import find_classes
+from nysstream.estimators.targets import check_class_weight, class_factors, find_classes
 from nysstream.solvers.svm_dual import BoxDual, DualResult
 from nysstream.trace import Trace, tracing
 
@@ -102,7 +102,7 @@ class SVC(ClassifierMixin, Support):
         if self.decision_function_shape not in ("ovr", "ovo"):
             message = f"decision_function_shape={self.decision_function_shape!r}: use 'ovr' or 'ovo'"
             raise InputError(message)
-        self._check_class_weight()
+        check_class_weight(self.class_weight)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the model.
@@ -173,30 +173,8 @@ class SVC(ClassifierMixin, Support):
             raise InputError(message)
         codes = np.searchsorted(stored, read_column(target))
         weights = np.ones(n) if weight is None else read_column(weight)
-        return codes, source, weights * self._class_weights(np.bincount(codes))[codes]
-
-    def _class_weights(self, counts: NDArray[np.intp]) -> Vector:
-        """Give the factor of each class, of which there are so many rows."""
-        setting = self.class_weight
-        if setting is None:
-            return np.ones(counts.size)
-        if isinstance(setting, str):
-            return np.asarray(counts.sum() / (counts.size * counts))
-        unknown = set(setting) - set(self.classes_.tolist())
-        if unknown:
-            message = f"class_weight names {sorted(map(str, unknown))}, which are no classes of the targets"
-            raise InputError(message)
-        return np.array([float(setting.get(label, 1.0)) for label in self.classes_.tolist()])
-
-    def _check_class_weight(self) -> None:
-        setting = self.class_weight
-        if setting is None or (isinstance(setting, str) and setting == "balanced"):
-            return
-        if not isinstance(setting, dict) or any(not float(value) >= 0 for value in setting.values()):
-            message = (
-                f"class_weight={setting!r}: give None, 'balanced', or a dict of weights that are not negative"
-            )
-            raise InputError(message)
+        factors = class_factors(self.class_weight, self.classes_, np.bincount(codes).astype(np.float64))
+        return codes, source, weights * factors[codes]
 
     def _keep(self, source: Any, codes: Any, pairs: Any, problems: Any, results: list[DualResult]) -> None:
         """Lay out the coefficients as scikit-learn does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,6 +58,37 @@ def find_classes(target: RowSource, weight: RowSource | None) -> tuple[Vector, V
             raise InputError(message)
         weights = np.bincount(index, np.concatenate([weights, h]), classes.size).astype(np.float64)
     return classes, weights
+
+
+def check_class_weight(setting: Any) -> None:
+    """Refuse weights of classes that are neither None, "balanced" nor a dict of numbers from zero."""
+    if setting is None or (isinstance(setting, str) and setting == "balanced"):
+        return
+    if not isinstance(setting, dict) or any(not float(value) >= 0 for value in setting.values()):
+        message = (
+            f"class_weight={setting!r}: give None, 'balanced', or a dict of weights that are not negative"
+        )
+        raise InputError(message)
+
+
+def class_factors(setting: Any, classes: NDArray[Any], weights: Vector) -> Vector:
+    """Give the factor of each class, (c,); ``weights`` are the sums of its rows' weights.
+
+    Raises
+    ------
+    InputError
+        If a dict names what is no class.
+    """
+    if setting is None:
+        return np.ones(weights.size)
+    if isinstance(setting, str):
+        present = np.maximum(weights, 1e-300)
+        return np.asarray(np.where(weights > 0, weights.sum() / (weights.size * present), 0.0))
+    unknown = set(setting) - set(classes.tolist())
+    if unknown:
+        message = f"class_weight names {sorted(map(str, unknown))}, which are no classes of the targets"
+        raise InputError(message)
+    return np.array([float(setting.get(label, 1.0)) for label in classes.tolist()])
 
 
 def check_targets(loss: Loss, target: RowSource) -> None:
