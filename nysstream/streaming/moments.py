@@ -244,40 +244,37 @@ class SetUp(Reduction):
         InputError
             If no row has a positive weight, or sums overflow or underflow.
         """
+        part = self.settled(part)
+        if part["weight"] <= 0:
+            name = "" if design.weight is None else f" in {design.weight.name}"
+            message = f"all weights{name} are zero; at least one must be positive"
+            raise InputError(message)
+        check_sums(design, part)
+        return self.statistics(part)
+
+    def settled(self, part: Part) -> Part:
+        """Give the sums of a part about its own means: what may be kept, and combined with others."""
         part, moves = self._about_mean(part)
         if moves:
             part = {name: np.array(value) for name, value in part.items()}
             self._move(part, moves)
-        weight = float(part["weight"])
-        if weight <= 0:
-            name = "" if design.weight is None else f" in {design.weight.name}"
-            message = f"all weights{name} are zero; at least one must be positive"
-            raise InputError(message)
-        if not all(np.isfinite(value).all() for value in part.values()):
-            message = _overflow(f"sums over the rows of {design.source.name}", design.dtype)
-            raise InputError(message)
-        mean = part["shift"] + part["offset"]
-        least = float(np.finfo(design.dtype).tiny) / design.eps
-        vanished = (mean != 0) & (mean**2 < least) & (part["summed_squares"] < least * weight)
-        if design.dtype == np.float32 and vanished.any():
-            message = (
-                f"column {np.flatnonzero(vanished)[0]} of {design.source.name} is so small that its squares "
-                "underflow float32: scale the columns, or use precision='double'"
-            )
-            raise InputError(message)
-        rows = part["rows"]
+        return part
+
+    def statistics(self, part: Part) -> Statistics:
+        """Read the statistics off a settled part of positive weight."""
+        rows, weight = part["rows"], float(part["weight"])
         return Statistics(
             int(rows[0]),
             int(rows[1]),
             weight,
-            mean,
+            part["shift"] + part["offset"],
             part["target_shift"] + part["target_offset"],
             np.maximum(part["squares"], 0.0),
             part["summed_squares"],
             part["cross"],
             _squares_of_targets(part, weight),
             part["sketch"],
-            assemble(part, design.shape[1]),
+            assemble(part, part["squares"].size),
         )
 
     def _about_mean(self, part: Part) -> tuple[Part, list[_Move]]:
@@ -319,6 +316,28 @@ class SetUp(Reduction):
         if self.given is not None:
             part["sketch"][:, self.n_test :] += scaled.T @ (D @ self.given)
         move_panels(part, scaled, D)
+
+
+def check_sums(design: DesignMatrix, part: Part) -> None:
+    """Refuse sums, about the means, that have overflowed or underflowed.
+
+    Raises
+    ------
+    InputError
+        Says what to scale.
+    """
+    if not all(np.isfinite(value).all() for value in part.values()):
+        message = _overflow(f"sums over the rows of {design.source.name}", design.dtype)
+        raise InputError(message)
+    mean = part["shift"] + part["offset"]
+    least = float(np.finfo(design.dtype).tiny) / design.eps
+    vanished = (mean != 0) & (mean**2 < least) & (part["summed_squares"] < least * part["weight"])
+    if design.dtype == np.float32 and vanished.any():
+        message = (
+            f"column {np.flatnonzero(vanished)[0]} of {design.source.name} is so small that its squares "
+            "underflow float32: scale the columns, or use precision='double'"
+        )
+        raise InputError(message)
 
 
 def _squares_of_targets(part: Part, weight: float) -> NDArray[np.float64]:
