@@ -16,7 +16,8 @@ from nysstream.estimators.starting import Start
 from nysstream.features import Identity
 from nysstream.operators.gram import GramOperator
 from nysstream.sketching.factored import Factored
-from nysstream.sketching.nystrom import Nystrom, Sketch
+from nysstream.sketching.nystrom import Nystrom
+from nysstream.sketching.of_statistics import sketch_of
 from nysstream.sketching.preconditioner import Preconditioner
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.solvers import LinearSystem
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
     from nysstream.estimators.planning import Plan
 
-#: Relative rounding error beyond which a sketch is noise.
-_LOST = 0.05
 #: Bytes of the sample that rough scales are taken from.
 _SAMPLE_BYTES = 16 << 20
 
@@ -298,55 +297,19 @@ def _approximate(
     smallest_shift: float,
     rank: int | str,
 ) -> Nystrom | None:
-    # Deferred standardisation: with Omega = D Omega_0, D^-1 (Z'HZ Omega_0) = (D^-1 Z'HZ D^-1) Omega.
-    # A constant column has infinite scale: it vanishes from the scaled design, and from the sketch.
-    finite = np.where(np.isfinite(scale), scale, 0.0)
-    omega = test() * finite[:, None]
-    s = plan.rank
-    product = statistics.sketch[:, : s + plan.n_probes] / scale[:, None]
-    trace = float(np.sum(statistics.squares / scale**2))
-    eps *= _cancellation(plan.design, test()[:, :s], statistics, scale)
-    if eps > _LOST:
+    # Sparse rows are added one after the other, dense ones many at a time.
+    growth = math.sqrt(plan.design.block_rows) if plan.design.sparse else 1.0
+    sketch = sketch_of(statistics, test(), plan.rank, scale, eps=eps, growth=growth)
+    if sketch is None:
         message = (
             "the means of some columns are so large beside their spread that rounding hides the sketch: the "
             "solver runs without it; subtract such means first, or use precision='double'"
         )
         warnings.warn(message, AccuracyWarning, stacklevel=3)
         return None
-    sketch = Sketch(
-        omega[:, :s],
-        product[:, :s],
-        eps,
-        trace,
-        omega[:, s:] if plan.n_probes else None,
-        product[:, s:] if plan.n_probes else None,
-    )
-    if rank == "auto" and smallest_shift > 0 and s < omega.shape[0]:
+    if rank == "auto" and smallest_shift > 0 and plan.rank < scale.size:
         return sketch.nystrom(sketch.choose_rank(smallest_shift))
     return sketch.nystrom(None if rank == "auto" else int(rank))
-
-
-def _cancellation(
-    design: DesignMatrix, test: NDArray[np.float64], statistics: Statistics, scale: NDArray[np.float64]
-) -> float:
-    """Estimate by how much centring magnifies the rounding errors of the sketch.
-
-    Products were summed about other points than the means, and rounded accordingly; columns of
-    infinite scale took part.
-    """
-    weights = np.sum(test**2, axis=1)
-    finite = np.isfinite(scale)
-
-    def size(squares: NDArray[np.float64], taking_part: NDArray[np.bool_]) -> float:
-        return math.sqrt(np.sum(squares / scale**2) * np.sum((squares * weights)[taking_part]))
-
-    centred = size(statistics.squares, finite)
-    if centred == 0:
-        return 1.0
-    summed = size(statistics.summed_squares, np.ones_like(finite))
-    # Sparse rows are added one after the other, dense ones many at a time.
-    growth = math.sqrt(design.block_rows) if design.sparse else 1.0
-    return 1 + 4 * growth * max(0.0, summed / centred - 1)
 
 
 def _rough_scales(design: DesignMatrix) -> NDArray[np.float64]:
