@@ -30,7 +30,7 @@ class KeptSetUp(SetUp):
     weight at all are no error: others may have some.
     """
 
-    def finish(self, design: DesignMatrix, part: Part) -> Part:
+    def finish(self, design: DesignMatrix, part: Part) -> Part:  # type: ignore[override]
         """Settle the part, and refuse sums that overflow or underflow."""
         part = self.settled(part)
         check_sums(design, part)
