@@ -84,3 +84,26 @@ def npy_file(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def object_server():
+    """Run an S3 server on this machine; gives its host and port."""
+    pytest.importorskip("moto")
+    from tests.object_storage import object_storage
+
+    with object_storage() as place:
+        yield place
+
+
+@pytest.fixture
+def s3(object_server, monkeypatch, request):
+    """Make a bucket of the test's own, and set the environment so that it is found; gives its URL."""
+    import uuid
+
+    from tests.object_storage import credentials, make_bucket
+
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    make_bucket(object_server, bucket)
+    credentials(monkeypatch, "http://{}:{}".format(*object_server))
+    return f"s3://{bucket}"

@@ -16,6 +16,7 @@ from nysstream.sources import open as open_source
 from nysstream.sources.csr_groups import sparse_encoding
 from nysstream.sources.hdf5_layout import chunk_index, contiguous_offset
 from nysstream.sources.hdf5_members import open_file
+from nysstream.sources.hdf5_remote import RemoteFile
 from nysstream.sources.locations import checked_location, local_path
 from nysstream.sources.zarr_layout import array_layout
 from nysstream.sources.zarr_store import open_store
@@ -122,7 +123,9 @@ def _npy(location: str) -> StoredArray:
 
 
 def _hdf5(location: str) -> Iterator[StoredArray]:
-    with open_file(local_path(location) or location) as file:
+    path = local_path(location)
+    remote = RemoteFile(location) if path is None else None
+    with open_file(path or location, file=remote) as file:
         datasets: list[Any] = []
         groups = {file.name: file} if sparse_encoding(file.attrs) else {}
 
@@ -140,7 +143,7 @@ def _hdf5(location: str) -> Iterator[StoredArray]:
             filters = item.id.get_create_plist()
             names = [filters.get_filter(i)[3].decode() or "?" for i in range(filters.get_nfilters())]
             advice = _chunk_advice(shape, item.chunks, item.dtype.itemsize)
-            if numeric and contiguous_offset(item) is None and chunk_index(item) is None:
+            if numeric and contiguous_offset(item) is None and chunk_index(item, remote) is None:
                 advice.append(f"its layout or filter is left to HDF5, which reads on one thread: {_REWRITE}")
             found = StoredArray(
                 item.name.lstrip("/"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -10,10 +11,28 @@ import numpy as np
 from nysstream.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
     Rows: TypeAlias = NDArray[Any] | csr_array
+
+
+@dataclass(frozen=True)
+class RowReads:
+    """Reads that were announced.
+
+    Attributes
+    ----------
+    read : callable
+        As :meth:`RowSource.read`.
+    close : callable
+        Ends them: what is on its way is given up.
+    """
+
+    read: Callable[..., Rows]
+    close: Callable[[], None]
 
 
 class RowSource(ABC):
@@ -93,6 +112,14 @@ class RowSource(ABC):
             If the rows cannot be read or decoded; names the source and the chunk.
         """
 
+    def in_turn(self, runs: Sequence[slice]) -> RowReads:
+        """Announce reads of these runs of rows, in this order.
+
+        A source that has to wait for its rows may begin to fetch the next ones. Not every run that is
+        announced must be read.
+        """
+        return RowReads(self.read, lambda: None)
+
     def restrict(self, rows: slice) -> RowSource:
         """View a contiguous run of rows as a source of its own, without copying."""
         start, stop, step = rows.indices(self.shape[0])
@@ -143,7 +170,15 @@ class RowRange(RowSource):
 
     def read(self, rows: slice, out: NDArray[Any] | None = None) -> Rows:
         """Read rows counted from the start of the range."""
-        return self.source.read(slice(rows.start + self.start, rows.stop + self.start), out)
+        return self.source.read(self._shifted(rows), out)
+
+    def in_turn(self, runs: Sequence[slice]) -> RowReads:
+        """Announce reads of runs counted from the start of the range."""
+        reads = self.source.in_turn([self._shifted(rows) for rows in runs])
+        return RowReads(lambda rows, out=None: reads.read(self._shifted(rows), out), reads.close)
+
+    def _shifted(self, rows: slice) -> slice:
+        return slice(rows.start + self.start, rows.stop + self.start)
 
     def restrict(self, rows: slice) -> RowSource:
         """Restrict the underlying source, so that ranges do not nest."""

@@ -89,7 +89,7 @@ def check_rows(source: RowSource, rows: slice) -> None:
         raise InputError(message)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Say in one line why an operation failed: object stores append pages of debugging output."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     lines = text.strip().splitlines() or [type(error).__name__]

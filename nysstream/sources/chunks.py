@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,13 +12,15 @@ from nysstream.sources.decoding import Step, decode
 from nysstream.sources.scratch import as_bytes, scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from nysstream.sources.files import OpenFile
 
 _PIECE_BYTES = 4 << 20
+
+Entry = TypeVar("Entry", bound=tuple[Any, ...])
 
 
 class Piece(NamedTuple):
@@ -54,6 +56,21 @@ def _overlap(index: int, wanted: slice, size: int) -> tuple[slice, slice]:
     origin = index * size
     start, stop = max(wanted.start, origin), min(wanted.stop, origin + size)
     return slice(start - origin, stop - origin), slice(start - wanted.start, stop - wanted.start)
+
+
+def runs_of(stored: Iterable[Entry], limit: int) -> Iterator[list[Entry]]:
+    """Group entries ``(start, stop, ...)`` that lie next to each other, into reads of up to ``limit`` bytes.
+
+    An entry that is longer is a read of its own.
+    """
+    run: list[Entry] = []
+    for entry in stored:
+        if run and (entry[0] != run[-1][1] or entry[1] - run[0][0] > limit):
+            yield run
+            run = []
+        run.append(entry)
+    if run:
+        yield run
 
 
 @dataclass(frozen=True)

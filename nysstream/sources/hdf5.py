@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from nysstream.errors import DataWarning, InputError, MissingChunksError, SourceError
-from nysstream.sources.base import RowSource
+from nysstream.sources.base import RowReads, RowSource
 from nysstream.sources.checking import numeric_matrix, output_for
 from nysstream.sources.fingerprint import fingerprint_of
 from nysstream.sources.handles import handle_of, new_token
 from nysstream.sources.hdf5_members import find_dataset, open_file, refuse_external
 from nysstream.sources.hdf5_reading import HDF5Reader
+from nysstream.sources.hdf5_remote import RemoteFile, RemoteReader
 from nysstream.sources.locations import local_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Literal
 
     from numpy.typing import NDArray
+
+    from nysstream.sources.fetching import Window
 
 _SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".nc", ".nc4")
 
@@ -31,7 +35,7 @@ class HDF5Source(RowSource):
     HDF5 has one lock for everything, decompression included. So the byte ranges of a dataset are
     asked for once; contiguous data and chunks without a filter, or with gzip, LZF, shuffle,
     Fletcher-32, zstd or blosc, are then read and decoded in the thread that reads, side by side with others.
-    Everything else goes through h5py.
+    Everything else goes through h5py. Of a file at a URL the byte ranges are fetched, a few at a time.
 
     Parameters
     ----------
@@ -45,7 +49,9 @@ class HDF5Source(RowSource):
     name : str, optional
         Name under which the dataset is opened again.
     path : str, optional
-        File in which ``name`` is found.
+        File, or URL, in which ``name`` is found.
+    anonymous : bool
+        Whether a file at a URL is read without credentials.
 
     Raises
     ------
@@ -65,6 +71,7 @@ class HDF5Source(RowSource):
         allow_external: bool = False,
         name: str | None = None,
         path: str | None = None,
+        anonymous: bool = False,
     ) -> None:
         if missing_chunks not in ("warn", "error", "fill"):
             message = f"missing_chunks={missing_chunks!r} must be 'warn', 'error' or 'fill'"
@@ -73,9 +80,11 @@ class HDF5Source(RowSource):
             message = "the HDF5 dataset is closed; keep its file open until it has been wrapped"
             raise InputError(message)
         self._member = name or dataset.name
-        self._path = os.path.abspath(path or dataset.file.filename)
-        self._allow_external = allow_external
-        self.name = f"{path or dataset.file.filename}[{self._member.lstrip('/')}]"
+        self._remote = path is not None and local_path(path) is None
+        file = path or dataset.file.filename
+        self._path = file if self._remote else os.path.abspath(file)
+        self._allow_external, self._anonymous = allow_external, anonymous
+        self.name = f"{file}[{self._member.lstrip('/')}]"
         if dataset.shape is None:
             message = f"{self.name} is empty: it has no shape; choose another dataset"
             raise InputError(message)
@@ -88,11 +97,11 @@ class HDF5Source(RowSource):
         if not allow_external:
             refuse_external(dataset, self.name)
         self.chunk_rows = int(dataset.chunks[0]) if dataset.chunks else 1
-        live = dataset.file.mode != "r" or dataset.file.driver != "sec2"
+        live = dataset.file.mode != "r" or dataset.file.driver != ("fileobj" if self._remote else "sec2")
         self._live: Any = dataset if live else None
         self._token = new_token()
         reader = HDF5Reader(dataset, self.name, live=True) if live else self._reopened()
-        self._own: tuple[int, HDF5Reader] | None = (os.getpid(), reader)
+        self._own: tuple[int, HDF5Reader | RemoteReader] | None = (os.getpid(), reader)
         if missing_chunks != "fill":
             self._survey(dataset, reader, refuse=missing_chunks == "error")
 
@@ -112,6 +121,7 @@ class HDF5Source(RowSource):
         *,
         missing_chunks: Literal["warn", "error", "fill"] = "warn",
         allow_external: bool = False,
+        anonymous: bool = False,
     ) -> HDF5Source:
         """Open a dataset of a file: the one named, or the only matrix.
 
@@ -122,11 +132,9 @@ class HDF5Source(RowSource):
         SourceError
             If the file or the dataset cannot be opened.
         """
-        path = local_path(url)
-        if path is None:
-            message = f"{url}: HDF5 is read from local disks; download it, or convert it to Zarr"
-            raise SourceError(message)
-        with open_file(path) as file:
+        path = local_path(url) or url
+        remote = RemoteFile(url, anonymous=anonymous) if local_path(url) is None else None
+        with open_file(path, file=remote) as file:
             dataset = find_dataset(file, name, path, allow_external=allow_external)
             return cls(
                 dataset,
@@ -134,6 +142,7 @@ class HDF5Source(RowSource):
                 allow_external=allow_external,
                 name=name or dataset.name,
                 path=path,
+                anonymous=anonymous,
             )
 
     @classmethod
@@ -164,30 +173,48 @@ class HDF5Source(RowSource):
         SourceError
             If a chunk cannot be read or decoded.
         """
+        return self._read(rows, out, None)
+
+    def in_turn(self, runs: Sequence[slice]) -> RowReads:
+        """Announce reads: from a file elsewhere, the next chunks are fetched while rows are worked on."""
+        reader = self._reader()
+        if not isinstance(reader, RemoteReader):
+            return super().in_turn(runs)
+        window = reader.expecting(runs)
+        return RowReads(lambda rows, out=None: self._read(rows, out, window), window.close)
+
+    def _read(self, rows: slice, out: NDArray[Any] | None, window: Window | None) -> NDArray[Any]:
         out = output_for(self, rows, out)
-        self._reader().read(rows, out)
+        reader = self._reader()
+        if isinstance(reader, RemoteReader):
+            reader.read(rows, out, window)
+        else:
+            reader.read(rows, out)
         return out
 
-    def _reader(self) -> HDF5Reader:
+    def _reader(self) -> HDF5Reader | RemoteReader:
         own = self._own
         if own is None or own[0] != os.getpid():
             own = self._own = (os.getpid(), handle_of(self._token, self._reopened))
         return own[1]
 
-    def _reopened(self) -> HDF5Reader:
+    def _reopened(self) -> HDF5Reader | RemoteReader:
         if self._live is not None:
             message = f"{self.name} is open for writing in another process, which alone can read it"
             raise SourceError(message)
-        file = open_file(self._path)
+        remote = RemoteFile(self._path, anonymous=self._anonymous) if self._remote else None
+        file = open_file(self._path, file=remote)
         dataset = find_dataset(file, self._member, self._path, allow_external=self._allow_external)
         if (*dataset.shape, 1)[:2] != self.shape or dataset.dtype.newbyteorder("=") != self.dtype:
             message = (
                 f"{self.name} has changed since it was opened: {dataset.shape} {dataset.dtype}; open it again"
             )
             raise SourceError(message)
+        if remote is not None:
+            return RemoteReader(dataset, remote, self.name)
         return HDF5Reader(dataset, self.name, live=False)
 
-    def _survey(self, dataset: Any, reader: HDF5Reader, *, refuse: bool) -> None:
+    def _survey(self, dataset: Any, reader: HDF5Reader | RemoteReader, *, refuse: bool) -> None:
         """Count the chunks that were never written, before any work starts."""
         rows, columns = self.shape
         if dataset.is_virtual or dataset.external or rows * columns == 0:

@@ -21,7 +21,7 @@ class ChunkIndex:
 
     Parameters
     ----------
-    file : OpenFile
+    file : OpenFile or RemoteFile
         The file that holds them.
     shape : tuple of int
         Rows and columns of a chunk.
@@ -35,7 +35,7 @@ class ChunkIndex:
 
     def __init__(
         self,
-        file: OpenFile,
+        file: Any,
         shape: tuple[int, int],
         dtype: np.dtype[Any],
         steps: Sequence[Step],
@@ -66,8 +66,10 @@ def contiguous_offset(dataset: Any) -> int | None:
     return offset
 
 
-def chunk_index(dataset: Any) -> ChunkIndex | None:
+def chunk_index(dataset: Any, file: Any = None) -> ChunkIndex | None:
     """Find every chunk of a dataset; None where only HDF5 can decode them.
+
+    ``file`` is where they are read from, by default the file of the dataset's name.
 
     Notes
     -----
@@ -92,7 +94,8 @@ def chunk_index(dataset: Any) -> ChunkIndex | None:
             starts[place], sizes[place], masks[place] = stored.byte_offset, stored.size, stored.filter_mask
 
     dataset.id.chunk_iter(note)
-    return ChunkIndex(OpenFile(dataset.file.filename), chunk, dataset.dtype, steps, (starts, sizes, masks))
+    file = file or OpenFile(dataset.file.filename)
+    return ChunkIndex(file, chunk, dataset.dtype, steps, (starts, sizes, masks))
 
 
 def missing_filter(dataset: Any) -> str | None:
@@ -107,7 +110,9 @@ def missing_filter(dataset: Any) -> str | None:
 
 def _plain_file(dataset: Any) -> bool:
     """Whether stored values are as NumPy's and addresses are offsets in one file."""
-    if dataset.is_virtual or dataset.external or dataset.file.driver != "sec2" or dataset.file.userblock_size:
+    if dataset.is_virtual or dataset.external or dataset.file.userblock_size:
+        return False
+    if dataset.file.driver not in ("sec2", "fileobj"):
         return False
     return bool(dataset.id.get_type() == h5py.h5t.py_create(dataset.dtype, logical=True))
 

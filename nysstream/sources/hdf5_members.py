@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import posixpath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 
@@ -12,11 +12,16 @@ from nysstream.errors import InputError, SourceError
 from nysstream.sources.checking import reason
 from nysstream.sources.csr_groups import SparseGroup, sparse_encoding
 
+if TYPE_CHECKING:
+    from nysstream.sources.hdf5_remote import RemoteFile
+
 _CONSENT = "pass allow_external=True if you trust it"
 
 
-def open_file(path: str) -> Any:
+def open_file(path: str, *, file: RemoteFile | None = None) -> Any:
     """Open an HDF5 file for reading, with the filters of hdf5plugin where it is installed.
+
+    What is at a URL is read by way of ``file``.
 
     Raises
     ------
@@ -26,11 +31,13 @@ def open_file(path: str) -> Any:
     if importlib.util.find_spec("hdf5plugin") is not None:
         import hdf5plugin  # noqa: F401  (importing it registers its filters with HDF5)
     try:
+        if file is not None:
+            return h5py.File(file, "r")
         return h5py.File(path, "r", locking="best-effort")
     except FileNotFoundError as error:
         message = f"{path} does not exist; check the path"
         raise SourceError(message) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         message = f"{path} cannot be opened as HDF5: {reason(error)}; is it complete?"
         raise SourceError(message) from error
 

@@ -18,6 +18,7 @@ from zarr.core.sync import sync
 from nysstream.errors import InputError, NysstreamError, OutputExistsError, SourceError
 from nysstream.sources.layout import Layout, default_chunk_rows
 from nysstream.sources.locations import checked_location, local_path
+from nysstream.sources.remote import advice_on, explained, remote_store
 from nysstream.sources.staging import refuse_existing, written_aside
 
 if TYPE_CHECKING:
@@ -287,8 +288,10 @@ class RowWriter(AbstractContextManager["RowWriter"]):
             yield
         except NysstreamError:
             raise
-        except OSError as error:
-            message = f"cannot write {what} of {self.name}: {error.strerror or error}; nothing was kept"
+        except Exception as error:
+            if not isinstance(error, OSError) and advice_on(error) is None:
+                raise  # a mistake of ours
+            message = f"cannot write {what} of {self.name}: {explained(error)}; nothing was kept"
             raise SourceError(message) from error
 
 
@@ -319,14 +322,7 @@ def locate(target: str | os.PathLike[str] | Store) -> tuple[str, Path | Store]:
     path = local_path(text)
     if path is not None:
         return path, Path(path)
-    try:
-        from obstore.store import from_url
-        from zarr.storage import ObjectStore
-    except ImportError:
-        from zarr.storage import FsspecStore
-
-        return text, FsspecStore.from_url(text)
-    return text, ObjectStore(from_url(text))
+    return text, remote_store(text, read_only=False)
 
 
 def check_target(target: str | os.PathLike[str] | Store, *, overwrite: bool) -> None:
@@ -334,7 +330,13 @@ def check_target(target: str | os.PathLike[str] | Store, *, overwrite: bool) -> 
     name, place = locate(target)
     if isinstance(place, Path):
         refuse_existing(place, overwrite=overwrite)
-    elif not overwrite and sync(place.exists("zarr.json")):
+        return
+    try:
+        taken = not overwrite and sync(place.exists("zarr.json"))
+    except Exception as error:  # each back end has errors of its own
+        message = f"cannot write {name}: {explained(error)}"
+        raise SourceError(message) from error
+    if taken:
         message = f"{name} exists: choose another place or pass overwrite=True"
         raise OutputExistsError(message)
 

@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from nysstream.errors import DataWarning, InputError, MissingChunksError, SourceError
-from nysstream.sources.base import RowSource
+from nysstream.sources.base import RowReads, RowSource
 from nysstream.sources.checking import numeric_matrix, output_for
 from nysstream.sources.chunks import Piece
 from nysstream.sources.fingerprint import fingerprint_of
@@ -18,13 +18,11 @@ from nysstream.sources.handles import handle_of, new_token
 from nysstream.sources.locations import is_url, local_path
 from nysstream.sources.zarr_members import committed_rows, find_array
 from nysstream.sources.zarr_reading import ZarrReader
-from nysstream.sources.zarr_store import (
-    location_of,
-    open_store,
-    pickled_by_value,
-)
+from nysstream.sources.zarr_store import location_of, open_store, pickled_by_value
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -162,8 +160,16 @@ class ZarrSource(RowSource):
         SourceError
             If a chunk cannot be read or decoded.
         """
+        return self._read(rows, out, None)
+
+    def in_turn(self, runs: Sequence[slice]) -> RowReads:
+        """Announce reads: from a store elsewhere, the next chunks are fetched while rows are worked on."""
+        blobs = self._reader().expecting(runs)
+        return RowReads(lambda rows, out=None: self._read(rows, out, blobs), blobs.close)
+
+    def _read(self, rows: slice, out: NDArray[Any] | None, blobs: Any) -> NDArray[Any]:
         out = output_for(self, rows, out)
-        self._reader().read(rows, out, self._absent)
+        self._reader().read(rows, out, self._absent, blobs)
         return out
 
     def _absent(self, reader: ZarrReader, piece: Piece, inner: tuple[int, int] | None) -> None:

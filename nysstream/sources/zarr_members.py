@@ -8,8 +8,8 @@ import zarr
 from zarr.errors import ContainsGroupError, NodeTypeValidationError
 
 from nysstream.errors import InputError, SourceError
-from nysstream.sources.checking import reason
 from nysstream.sources.csr_groups import SparseGroup, sparse_encoding
+from nysstream.sources.remote import explained
 
 
 def find_array(store: Any, name: str | None, url: str) -> zarr.Array[Any]:
@@ -112,7 +112,7 @@ def _node(store: Any, name: str | None, url: str) -> zarr.Array[Any] | zarr.Grou
             message = f"{url} holds no Zarr array or group; check the path"
         raise SourceError(message) from error
     except Exception as error:  # each back end, and each kind of damage, has errors of its own
-        message = f"{where} cannot be opened: {reason(error)}"
+        message = f"{where} cannot be opened: {explained(error)}"
         raise SourceError(message) from error
 
 
@@ -153,7 +153,7 @@ def _members(group: zarr.Group, url: str) -> tuple[list[zarr.Array[Any]], list[z
         members = [member for _, member in group.members(max_depth=None)]
         groups = [m for m in members if isinstance(m, zarr.Group) and sparse_encoding(m.attrs)]
     except Exception as error:  # stores that cannot list say so in many ways
-        message = f"the arrays of {url} cannot be listed ({reason(error)}); name one"
+        message = f"the arrays of {url} cannot be listed ({explained(error)}); name one"
         raise SourceError(message) from error
     inside = tuple(f"{member.path}/" for member in groups)
     arrays = [m for m in members if isinstance(m, zarr.Array) and not m.path.startswith(inside)]

@@ -5,22 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from zarr.abc.store import RangeByteRequest
 
 from nysstream.errors import DataWarning, MissingChunksError, SourceError
-from nysstream.sources.checking import assign, reason
-from nysstream.sources.chunks import ChunkLayout, Piece, pieces
+from nysstream.sources.checking import assign
+from nysstream.sources.chunks import ChunkLayout, Piece, pieces, runs_of
+from nysstream.sources.remote import advice_on, explained
 from nysstream.sources.scratch import scratch
+from nysstream.sources.zarr_blobs import FileBlob, LocalBlobs, blobs_of
 from nysstream.sources.zarr_layout import array_layout
-from nysstream.sources.zarr_store import FileBlob, LocalBlobs, blobs_of, read_into
+from nysstream.sources.zarr_store import read_into
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import zarr
     from numpy.typing import NDArray
 
+    from nysstream.sources.fetching import Request
+    from nysstream.sources.zarr_blobs import PartialBlob, RemoteBlobs, WholeBlob
     from nysstream.sources.zarr_layout import ShardLayout
-    from nysstream.sources.zarr_store import PartialBlob, WholeBlob
 
     Absent = Callable[["ZarrReader", Piece, tuple[int, int] | None], None]
 
@@ -51,8 +55,8 @@ class ZarrReader:
         self._vector = array.ndim == 1
         self._n_columns = 1 if self._vector else int(array.shape[1])
         self._dtype = np.dtype(array.dtype)
-        self._blobs = blobs_of(array)
         self.layout = array_layout(array)
+        self._blobs = blobs_of(array, self._fetched_bytes)
         self.fill = np.asarray(0 if array.fill_value is None else array.fill_value, self._dtype)
 
     @property
@@ -69,12 +73,26 @@ class ZarrReader:
             return 3 * layout.shape[0] * width * self._dtype.itemsize
         if layout.shard is None and isinstance(self._blobs, LocalBlobs):
             return layout.chunk.file_scratch_bytes(self._n_columns)
-        run = layout.chunk.encoded_bound
-        if layout.shard is not None:
-            run = max(layout.shard.index_bytes, _RUN_BYTES, run)
-        return layout.chunk.scratch_bytes + run * self._blobs.at_once
+        return layout.chunk.scratch_bytes + self._fetched_bytes * self._blobs.at_once
 
-    def read(self, rows: slice, out: NDArray[Any], absent: Absent) -> None:
+    @property
+    def _fetched_bytes(self) -> int:
+        """Bytes of the largest object, or part of one, that is fetched at once."""
+        layout = self.layout
+        run = (layout.chunk or ChunkLayout(layout.shape, self._dtype)).encoded_bound
+        return run if layout.shard is None else max(layout.shard.index_bytes, _RUN_BYTES, run)
+
+    def expecting(self, runs: Iterable[slice]) -> LocalBlobs | RemoteBlobs:
+        """Give what :meth:`read` takes as ``blobs`` to have these runs of rows fetched ahead."""
+        return self._blobs.expecting(self._requests(runs))
+
+    def read(
+        self,
+        rows: slice,
+        out: NDArray[Any],
+        absent: Absent,
+        blobs: LocalBlobs | RemoteBlobs | None = None,
+    ) -> None:
         """Fill ``out`` with a run of rows.
 
         Parameters
@@ -86,6 +104,8 @@ class ZarrReader:
         absent : callable
             Told of each absent chunk (and inner chunk of a shard) before it is taken as the fill
             value; may raise ``MissingChunksError``.
+        blobs : LocalBlobs or RemoteBlobs, optional
+            Where the chunks come from, if that is known to fetch ahead.
 
         Raises
         ------
@@ -100,7 +120,8 @@ class ZarrReader:
             return
         wanted = list(pieces(rows, slice(0, self._n_columns), self.layout.shape))
         keys = (self.key(piece) for piece in wanted)
-        whole, parts = (self._blobs.get(keys), None) if shard is None else (None, self._blobs.ranged(keys))
+        blobs = blobs or self._blobs
+        whole, parts = (blobs.get(keys), None) if shard is None else (None, blobs.ranged(keys))
         for piece in wanted:
             target = out[piece.target]
             try:
@@ -124,9 +145,10 @@ class ZarrReader:
 
     def unreadable(self, piece: Piece, error: Exception) -> SourceError:
         """Say which chunk could not be read, and why."""
+        remedy = "" if advice_on(error) else "; restore it from its origin or leave its rows out with rows="
         message = (
             f"{self._name}: chunk {self.key(piece)} ({self.rows_of(piece)}) cannot be read: "
-            f"{reason(error)}; restore it from its origin or leave its rows out with rows="
+            f"{explained(error)}{remedy}"
         )
         return SourceError(message)
 
@@ -190,21 +212,34 @@ class ZarrReader:
             absent(self, piece, None)
             target[...] = self.fill
             return
-        spans, present = shard.parse(index)
-        stored: list[tuple[int, int, Piece]] = []
-        for inner in pieces(*piece.inside, chunk.shape):
-            if present[inner.chunk]:
-                start, length = spans[inner.chunk].tolist()
-                stored.append((start, start + length, inner))
-            else:
-                absent(self, piece, inner.chunk)
-                target[inner.target] = self.fill
-        stored.sort(key=lambda entry: entry[0])
-        runs = list(_runs(stored))
+        runs, missing = _runs_of(index, shard, chunk, piece)
+        for inner in missing:
+            absent(self, piece, inner.chunk)
+            target[inner.target] = self.fill
         for run, data in zip(runs, blob.reads([(run[0][0], run[-1][1]) for run in runs]), strict=True):
             origin = run[0][0]
             for start, stop, inner in run:
                 chunk.place(data[start - origin : stop - origin], inner.inside, target[inner.target])
+
+    def _requests(self, runs: Iterable[slice]) -> Iterator[Request]:
+        """Enumerate what reading these runs of rows will ask of a store."""
+        chunk, shard = self.layout.chunk, self.layout.shard
+        if chunk is None:
+            return
+        for rows in runs:
+            for piece in pieces(rows, slice(0, self._n_columns), self.layout.shape):
+                key = self.key(piece)
+                if shard is None:
+                    yield key, None
+                    continue
+                (blob,) = self._blobs.ranged([key])
+                try:
+                    index = None if blob is None else blob.edge(shard.index_bytes, at_start=shard.at_start)
+                    found = [] if index is None else _runs_of(index, shard, chunk, piece)[0]
+                except Exception:  # whoever reads the rows will say what is wrong
+                    return
+                for run in found:
+                    yield key, RangeByteRequest(run[0][0], run[-1][1])
 
     def _read_by_zarr(self, rows: slice, out: NDArray[Any]) -> None:
         """Read by Zarr's own call, one row of its chunk grid at a time to bound the memory."""
@@ -225,13 +260,18 @@ class ZarrReader:
                 assign(target, values.reshape(target.shape))
 
 
-def _runs(stored: list[tuple[int, int, Piece]]) -> Iterator[list[tuple[int, int, Piece]]]:
-    """Group inner chunks that lie next to each other in a shard into reads of a few megabytes."""
-    run: list[tuple[int, int, Piece]] = []
-    for entry in stored:
-        if run and (entry[0] != run[-1][1] or entry[1] - run[0][0] > _RUN_BYTES):
-            yield run
-            run = []
-        run.append(entry)
-    if run:
-        yield run
+def _runs_of(
+    index: NDArray[np.uint8], shard: ShardLayout, chunk: ChunkLayout, piece: Piece
+) -> tuple[list[list[tuple[int, int, Piece]]], list[Piece]]:
+    """Find the inner chunks that a piece of a shard wants: runs of those stored, and those absent."""
+    spans, present = shard.parse(index)
+    stored: list[tuple[int, int, Piece]] = []
+    missing: list[Piece] = []
+    for inner in pieces(*piece.inside, chunk.shape):
+        if present[inner.chunk]:
+            start, length = spans[inner.chunk].tolist()
+            stored.append((start, start + length, inner))
+        else:
+            missing.append(inner)
+    stored.sort(key=lambda entry: entry[0])
+    return list(runs_of(stored, _RUN_BYTES)), missing

@@ -99,6 +99,7 @@ class _Reading:
 
     def __init__(self, design: DesignMatrix, blocks: list[Block], device: Device, ring: Ring) -> None:
         self.source, self.dtype = design.source, design.block_dtype
+        self.reads = self.source.in_turn([slice(*block) for block in blocks])
         self.nbytes = design.block_bytes if needs_slots(design, device) else 0
         self.blocks = deque(blocks)
         self.device, self.ring = device, ring
@@ -143,6 +144,7 @@ class _Reading:
             self._change.notify_all()
         if self._thread is not None:
             self._thread.join()
+        self.reads.close()
         for slot in self.ring.slots:
             slot.wait()  # blocks sent ahead and never received may still be on their way
         if self.seconds:
@@ -191,11 +193,11 @@ class _Reading:
         began, worked = time.perf_counter(), time.thread_time()
         with lent(self.ring.scratch):
             if slot is None:
-                rows: Any = self.source.read(slice(a, b))
+                rows: Any = self.reads.read(slice(a, b))
             else:
                 shape = (b - a, self.source.shape[1])
                 view = slot.host[: shape[0] * shape[1] * self.dtype.itemsize].view(self.dtype).reshape(shape)
-                self.source.read(slice(a, b), view)
+                self.reads.read(slice(a, b), view)
         self.busy += time.thread_time() - worked
         self.seconds += time.perf_counter() - began
         if slot is None:

@@ -201,7 +201,7 @@ def test_secrets_in_a_url_are_refused_and_not_repeated(url):
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/x.npy", "https://example.org/x.h5"])
+@pytest.mark.parametrize("url", ["s3://bucket/x.npy", "https://example.org/x.npy"])
 def test_files_that_are_read_from_disk_only(url):
     with pytest.raises(SourceError, match="local disks; download"):
         sources.open(url)
