@@ -1,6 +1,7 @@
 """Streaming, out-of-core randomized solvers for data matrices that do not fit in memory."""
 
 from nysstream import features
+from nysstream.checkpoint import checkpointing
 from nysstream.estimators import (
     SVC,
     SVR,
@@ -57,6 +58,7 @@ __all__ = [
     "RowSource",
     "TweedieRegressor",
     "as_operator",
+    "checkpointing",
     "convert",
     "descent",
     "features",

@@ -29,6 +29,10 @@ class MemoryBudgetError(NysstreamError, MemoryError):
     """The job cannot run within its memory budget; the message names the smallest that would do."""
 
 
+class CheckpointError(NysstreamError, OSError):
+    """A checkpoint cannot be written, is damaged, or is of another job; what was written before is whole."""
+
+
 class NotPositiveSemidefinite(NysstreamError, np.linalg.LinAlgError):
     """An operator that must be positive semidefinite is not."""
 

@@ -61,12 +61,15 @@ class PassRecord:
     seconds : float
         Wall time of the pass.
     cost : Cost
+    recalled : bool
+        Whether an earlier run made it, and left its sums in a checkpoint.
     """
 
     name: str
     started: float
     seconds: float
     cost: Cost
+    recalled: bool = False
 
 
 @dataclass
@@ -137,6 +140,11 @@ class Trace:
     def total(self) -> Cost:
         """Sum over all passes."""
         return sum((record.cost for record in self.passes), Cost())
+
+    @property
+    def n_recalled(self) -> int:
+        """Passes that an earlier run made; see :func:`nysstream.checkpointing`."""
+        return sum(record.recalled for record in self.passes)
 
     @property
     def peak_bytes(self) -> int:

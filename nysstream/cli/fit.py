@@ -14,7 +14,7 @@ from nysstream.cli.opening import open_data
 from nysstream.cli.options import OUTPUT
 from nysstream.cli.printing import print_json, print_table
 from nysstream.cli.progress import ProgressLine
-from nysstream.cli.running import CONVERGED, STOPPED, command, scheduled
+from nysstream.cli.running import CONVERGED, STOPPED, checkpointed, command, scheduled
 from nysstream.report import summary_table, wording, write_report
 from nysstream.sources.staging import refuse_existing
 from nysstream.sources.writing import check_target
@@ -49,21 +49,31 @@ def fit_command(name: str) -> Callable[..., None]:
         report: Path | None,
         overwrite: bool,
         json: bool,
+        checkpoint: str | None,
+        checkpoint_every: float | None,
+        resume: bool,
         **settings: Any,
     ) -> int:
-        if out is not None:
-            check_target(out, overwrite=overwrite)
-        if report is not None:
-            refuse_existing(report, overwrite=overwrite)
         model = make(name, settings)
-        with scheduled(scheduler, threads), ProgressLine() as line:
-            listener = line.passes if hasattr(model, "plan") else line.steps
-            model.callback = listener if line.shown else None
-            model.fit(*open_data(store, data, target, weight, rows, missing_chunks))
-        if out is not None:
-            model.save(out, overwrite=overwrite)
-        if report is not None:
-            write_report(model, report, overwrite=overwrite)
+        with checkpointed(checkpoint, checkpoint_every, resume=resume, overwrite=overwrite) as journal:
+
+            def may_replace(output: str | Path) -> bool:
+                return overwrite or (journal is not None and journal.wrote(str(output)))
+
+            if out is not None:
+                check_target(out, overwrite=may_replace(out))
+            if report is not None:
+                refuse_existing(report, overwrite=may_replace(report))
+            with scheduled(scheduler, threads), ProgressLine() as line:
+                listener = line.passes if hasattr(model, "plan") else line.steps
+                model.callback = listener if line.shown else None
+                model.fit(*open_data(store, data, target, weight, rows, missing_chunks))
+            if out is not None:
+                model.save(out, overwrite=may_replace(out))
+            if report is not None:
+                write_report(model, report, overwrite=may_replace(report))
+            if journal is not None:
+                journal.note_outputs(output for output in (out, report) if output is not None)
         if json:
             print_json({**model.result_.stats, **own_settings(model), "model": out})
         else:

@@ -251,6 +251,19 @@ OPTIONS = {
         metavar="threads|synchronous|ADDRESS", panel=MACHINE,
     ),
     "threads": Option("--threads", int, "Threads; one per core by default.", least=1, panel=MACHINE),
+    # How a run that is cut short goes on.
+    "checkpoint": Option(
+        "--checkpoint", str, "Keep what every pass gave, so that a run that is cut short can go on.",
+        metavar="DIR|URL", panel=OUTPUT,
+    ),
+    "checkpoint_every": Option(
+        "--checkpoint-every", float, "Time between two writes of the checkpoint; every pass by default.",
+        metavar="TIME", parser=parse_seconds, panel=OUTPUT,
+    ),
+    "resume": Option(
+        "--resume", bool, "Go on from the checkpoint if there is one, and replace what it wrote.", False,
+        panel=OUTPUT,
+    ),
     # What is left behind.
     "report": Option(
         "--report", Path, "Write a page that shows how the fit went.", metavar="PAGE.html", panel=OUTPUT

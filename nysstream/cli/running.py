@@ -6,7 +6,9 @@ import functools
 import importlib.util
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ import dask.config
 import typer
 from sklearn.exceptions import ConvergenceWarning
 
+from nysstream.checkpoint import checkpointing
 from nysstream.cli.options import OPTIONS, signature
 from nysstream.errors import (
     InputError,
@@ -29,6 +32,7 @@ from nysstream.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from nysstream.checkpoint import Checkpoint
     from nysstream.cli.options import Option
 
 #: Exit codes. A stop before convergence keeps the best result.
@@ -57,12 +61,15 @@ def command(
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        with _warnings_on_one_line():
+        with _warnings_on_one_line(), _termination_as_interrupt():
             try:
                 code = function(*args, **kwargs)
             except NysstreamError as error:
                 _complain(in_options(str(error)))
                 code = USAGE if isinstance(error, _USAGE_ERRORS) else FAILED
+            except Interrupted as interrupted:
+                _complain(f"interrupted; what was done is in {interrupted}: go on with --resume")
+                code = STOPPED
             except KeyboardInterrupt:
                 _complain("interrupted; nothing was written")
                 code = INTERRUPTED
@@ -89,6 +96,36 @@ def in_options(message: str) -> str:
         if "_" in name:
             message = re.sub(rf"\b{name}\b", option, message)
     return message
+
+
+@contextmanager
+def checkpointed(
+    location: str | None, every: float | None, *, resume: bool, overwrite: bool
+) -> Iterator[Checkpoint | None]:
+    """Keep a checkpoint of what runs inside the block, if a place for it is given.
+
+    An interrupt inside the block, by Ctrl-C or SIGTERM, writes the checkpoint first.
+
+    Raises
+    ------
+    InputError
+        If options are given that mean nothing without a place.
+    """
+    if location is None:
+        if resume or every is not None:
+            message = "--resume and --checkpoint-every are about a checkpoint: give --checkpoint DIR too"
+            raise InputError(message)
+        yield None
+        return
+    with checkpointing(location, resume=resume, overwrite=overwrite, every=every or 0.0) as journal:
+        try:
+            yield journal
+        except KeyboardInterrupt as error:
+            raise Interrupted(location) from error
+
+
+class Interrupted(Exception):
+    """A run was interrupted and has left a checkpoint."""
 
 
 @contextmanager
@@ -148,6 +185,19 @@ def _warnings_on_one_line() -> Iterator[None]:
             warnings.simplefilter("always", category)
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, by which batch systems end jobs, do what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(message: str) -> None:

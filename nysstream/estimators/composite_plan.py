@@ -10,6 +10,7 @@ import numpy as np
 from nysstream.errors import InputError
 from nysstream.estimators.planning import check_rank, halving
 from nysstream.features import Identity
+from nysstream.journal import current_journal
 from nysstream.losses import Logistic
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
 from nysstream.streaming import (
@@ -25,7 +26,7 @@ from nysstream.streaming import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -129,9 +130,15 @@ def plan_loss(
         order, why = ("admm",), {"admm": "a rank was asked for"}
     else:
         order, why = _preference(design, n_columns, coupled=coupled)
+    journal = current_journal()
+    earlier = None if journal is None else journal.settled("plan")
+    pinned: int | None = None
+    if earlier is not None:
+        order, why, pinned = (earlier["method"],), {earlier["method"]: earlier["why"]}, earlier["rank"]
     plan = None
     for name in order:
-        for width in _widths(rank, design.shape[1]) if name == "admm" and not coupled else [0]:
+        widths: Iterable[int] = _widths(rank, design.shape[1]) if name == "admm" and not coupled else [0]
+        for width in widths if pinned is None else [pinned]:
             for tasks in halving(threads):
                 candidate = replace(design, max_tasks=tasks)
                 m = sample_size(design) if name == "subsampled" or coupled else 0
@@ -141,6 +148,8 @@ def plan_loss(
                 planned = replace(candidate, cache_bytes=cache)
                 plan = LossPlan(planned, budget, name, why[name], width, m, n_columns, kind, tasks)
                 if budget.peak <= limit:
+                    if journal is not None and earlier is None:
+                        journal.settle("plan", {"method": name, "why": why[name], "rank": width})
                     return plan
     assert plan is not None
     plan.budget.check()

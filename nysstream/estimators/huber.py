@@ -15,6 +15,7 @@ from nysstream.estimators.linear import LinearModel
 from nysstream.estimators.penalised import Penalised, Penalty, sampled_design
 from nysstream.estimators.results import composite_result
 from nysstream.estimators.settings import training_design
+from nysstream.journal import unrecorded
 from nysstream.losses import Huber, Loss
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers import Result, solve
@@ -223,7 +224,7 @@ class HuberRegressor(RegressorMixin, Penalised):
         point = Point(np.zeros(problem.design.shape[1]), mean, spread)
         if rows is None or not np.any(sampled[0][1] > 0):
             return point
-        with tracing(Trace()):  # rows in memory: no passes over the data, and not to be counted as such
+        with unrecorded():  # rows in memory: no passes over the data, and not to be counted as such
             outcome = Outcome(self._loss(), np.zeros(1, np.intp))
             sample = sampled_design(problem.design, rows, sampled[0], outcome, statistics.weight)
             part = replace(problem, design=sample.design, penalty=problem.penalty / sample.factor)

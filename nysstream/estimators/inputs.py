@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array, validate_data
 
+from nysstream.checkpoint import settings_of
 from nysstream.errors import InputError
+from nysstream.journal import current_journal
 from nysstream.sources import RowSource, as_source
 
 #: Libraries whose arrays are streamed; anything else is validated, in memory, as scikit-learn does.
@@ -23,7 +25,7 @@ def is_streamed(obj: object) -> bool:
 
 
 def training_sources(
-    estimator: Any, X: Any, y: Any, sample_weight: Any
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool = True
 ) -> tuple[RowSource, RowSource, RowSource | None]:
     """Check training data and give them as sources; sets the estimator's ``n_features_in_``.
 
@@ -34,11 +36,15 @@ def training_sources(
     X : array-like, sparse array, RowSource, zarr.Array, h5py.Dataset or dask.array.Array, shape (n, d)
     y : as X, shape (n,) or (n, q)
     sample_weight : as y, or a number, or None
+    reset : bool
+        Whether the estimator begins anew; else the columns must be those that it knows.
 
     Raises
     ------
     InputError
         If X is a path, or shapes disagree.
+    CheckpointError
+        If the run goes on from a checkpoint of other data, or of an estimator with other settings.
     """
     _refuse_paths(X=X, y=y, sample_weight=sample_weight)
     if y is None:
@@ -46,17 +52,31 @@ def training_sources(
         raise InputError(message)
     if not is_streamed(X) and not is_streamed(y):
         X, y = validate_data(
-            estimator, X, y, accept_sparse="csr", dtype=_DTYPES, multi_output=True, y_numeric=True
+            estimator,
+            X,
+            y,
+            accept_sparse="csr",
+            dtype=_DTYPES,
+            multi_output=True,
+            y_numeric=True,
+            reset=reset,
         )
     elif not is_streamed(X):
-        X = validate_data(estimator, X, accept_sparse="csr", dtype=_DTYPES)
+        X = validate_data(estimator, X, accept_sparse="csr", dtype=_DTYPES, reset=reset)
     elif not is_streamed(y):
         y = check_array(y, ensure_2d=False, input_name="y")
     source, target = as_source(X), as_source(y)
-    if is_streamed(X):
+    if not reset:
+        _check_columns(estimator, source)
+    elif is_streamed(X):
         vars(estimator).pop("feature_names_in_", None)  # of an earlier fit
     estimator.n_features_in_ = source.shape[1]
     weight = None if sample_weight is None else _weight_source(sample_weight, source.shape[0])
+    journal = current_journal()
+    if journal is not None:
+        data = {"X": source, "y": target, **({} if weight is None else {"sample_weight": weight})}
+        identities = {key: part.fingerprint for key, part in data.items()}
+        journal.declare({"estimator": type(estimator).__name__, **settings_of(estimator), **identities})
     return source, target, weight
 
 
@@ -72,12 +92,7 @@ def prediction_source(estimator: Any, X: Any) -> RowSource:
     if not is_streamed(X):
         return as_source(validate_data(estimator, X, accept_sparse="csr", dtype=_DTYPES, reset=False))
     source = as_source(X)
-    if source.shape[1] != estimator.n_features_in_:
-        message = (
-            f"{source.name} has {source.shape[1]} features, but {type(estimator).__name__} is expecting "
-            f"{estimator.n_features_in_} features as input"
-        )
-        raise InputError(message)
+    _check_columns(estimator, source)
     return source
 
 
@@ -97,6 +112,15 @@ def scoring_sources(
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
     weight = None if sample_weight is None else _weight_source(sample_weight, source.shape[0])
     return source, as_source(y), weight
+
+
+def _check_columns(estimator: Any, source: RowSource) -> None:
+    if source.shape[1] != estimator.n_features_in_:
+        message = (
+            f"{source.name} has {source.shape[1]} features, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features as input"
+        )
+        raise InputError(message)
 
 
 def _weight_source(sample_weight: Any, n_rows: int) -> RowSource:

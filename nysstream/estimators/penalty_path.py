@@ -9,6 +9,7 @@ import numpy as np
 
 from nysstream.estimators.penalised import Penalty
 from nysstream.estimators.planning import Plan
+from nysstream.journal import unrecorded
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
 from nysstream.operators import as_operator
 from nysstream.sketching.shifted_inverse import ShiftedInverse
@@ -17,7 +18,6 @@ from nysstream.solvers.active_set import solve_path
 from nysstream.solvers.admm import ADMM
 from nysstream.solvers.quadratic import CompositeQuadratic
 from nysstream.streaming import Centering, FoldSetUp, SetUp, SquaredResidual, pass_needs, scheduler
-from nysstream.trace import Trace, tracing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class PenaltyPath:
         bad = np.flatnonzero(np.minimum(certified.measure, certified.optimality * tol / _OPTIMAL) > tol)
         if bad.size:
             part = self._model(gram, regularizer, bad)
-            with tracing(Trace()):  # in memory: no passes
+            with unrecorded():  # in memory: no passes
                 result = solve(part, ADMM(tol=tol, max_iterations=_REPAIRS), start=W[:, bad])
             W[:, bad] = result.value
         return W

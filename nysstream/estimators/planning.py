@@ -14,6 +14,7 @@ from nysstream.errors import InputError
 from nysstream.estimators.choosing import Candidate, Outlook, candidates, look_ahead, quick, sample_size
 from nysstream.estimators.sampling import sample_needs
 from nysstream.features import Identity
+from nysstream.journal import current_journal
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
 from nysstream.sketching.factored import matrices_held
 from nysstream.sketching.test_matrix import TestMatrix
@@ -33,7 +34,7 @@ from nysstream.streaming import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from nysstream.streaming import Folds, Reduction
 
@@ -47,6 +48,8 @@ AUTO_RANK = 512
 N_PROBES = 10
 #: Up to this many columns the whole Gram matrix costs less than a sketch of the automatic rank.
 _SMALL = 2 * AUTO_RANK
+#: How much longer a fit may take that keeps the Gram matrix, which saves later fits their passes.
+_WORTH_KEEPING = 3.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ def plan_fit(
     n_start: int = 0,
     tol: float = 1e-6,
     folds: Folds | None = None,
+    keep: bool = False,
 ) -> Plan:
     """Choose the method, the sketch's width, the concurrency and the cache, within the memory limit.
 
@@ -134,6 +138,8 @@ def plan_fit(
     folds : Folds, optional
         Of cross-validation: one problem for the rows outside each of them, and one for all rows.
         ``n_systems`` counts the columns of all.
+    keep : bool
+        Whether all sums are kept beside what is made of them.
 
     Raises
     ------
@@ -149,8 +155,40 @@ def plan_fit(
     check_rank(rank, design.shape[1])
     matrices = (2, 0) if n_shifts is None else matrices_held(n_shifts, all_positive=shift > 0)
     fit = functools.partial(
-        _fit_memory, design, memory, rank, n_systems, matrices=matrices, n_start=n_start, folds=folds
+        _fit_memory,
+        design,
+        memory,
+        rank,
+        n_systems,
+        matrices=matrices,
+        n_start=n_start,
+        folds=folds,
+        keep=keep,
     )
+    journal = current_journal()
+    if journal is None:
+        return _choose(design, method, rank, n_systems, shift, tol, folds, fit, keep=keep)
+    earlier = journal.settled("plan")
+    if earlier is not None:
+        return fit(earlier["method"], earlier["why"], width=earlier["rank"])
+    plan = _choose(design, method, rank, n_systems, shift, tol, folds, fit, keep=keep)
+    journal.settle("plan", {"method": plan.method, "why": plan.why, "rank": plan.rank})
+    return plan
+
+
+def _choose(
+    design: DesignMatrix,
+    method: str,
+    rank: int | str,
+    n_systems: int,
+    shift: float,
+    tol: float,
+    folds: Folds | None,
+    fit: Callable[..., Plan],
+    *,
+    keep: bool,
+) -> Plan:
+    """Choose the method, and what fits the memory."""
     if method != "auto":
         return fit(method, "it was asked for")
     if rank != "auto":
@@ -160,7 +198,7 @@ def plan_fit(
         if plan.budget.peak <= plan.budget.limit:
             return plan
         return fit("nystrom", "the Gram matrix does not fit")
-    return _cheapest(design, n_systems, shift, tol, folds, fit)
+    return _cheapest(design, n_systems, shift, tol, folds, fit, keep=keep)
 
 
 def check_rank(rank: Any, p: int) -> None:
@@ -179,6 +217,8 @@ def _cheapest(
     tol: float,
     folds: Folds | None,
     fit: Callable[..., Plan],
+    *,
+    keep: bool,
 ) -> Plan:
     """Let the cost model choose among the methods that fit."""
     methods = METHODS if folds is None else FOLD_METHODS
@@ -195,6 +235,9 @@ def _cheapest(
     n_problems = 1 if folds is None else folds.n_splits + 1
     found = candidates(design, outlook, shift, tol, rank, n_problems)
     best = min(fitting, key=lambda name: found[name].seconds)
+    if keep and "gram" in fitting and found["gram"].seconds <= _WORTH_KEEPING * found[best].seconds:
+        why = "later rows can then be added without the old ones"
+        return replace(fitting["gram"], why=why, candidates=found)
     return replace(fitting[best], why=found[best].why, candidates=found)
 
 
@@ -209,22 +252,29 @@ def _fit_memory(
     matrices: tuple[int, int] = (2, 0),
     n_start: int = 0,
     folds: Folds | None = None,
+    keep: bool = False,
     check: bool = True,
+    width: int | None = None,
 ) -> Plan:
-    """Halve an automatic rank, then the concurrency, until the projected peak fits."""
+    """Halve an automatic rank, unless a width is given, then the concurrency, until the peak fits."""
     p = design.shape[1]
     limit = parse_memory(memory)
     kind, threads = scheduler()  # may import a scheduler: before the process is measured
     base = {"process": resident_bytes(), "allowance": ALLOWANCE}
-    for width in _widths(rank, p) if method == "nystrom" else [0]:
-        n_probes = N_PROBES if 0 < width < p else 0
+    tried: Iterable[int] = [width] if width is not None else [0]
+    if method == "nystrom" and width is None:
+        tried = _widths(rank, p)
+    for columns in tried:
+        n_probes = N_PROBES if 0 < columns < p else 0
         for tasks in halving(threads):
             candidate = replace(design, max_tasks=tasks)
-            needs = _needs(candidate, method, width, n_probes, n_systems, folds, matrices, n_start)
+            needs = _needs(candidate, method, columns, n_probes, n_systems, folds, matrices, n_start)
+            if keep:
+                needs |= {"kept sums": _kept_bytes(design, method, columns, n_probes, n_systems)}
             budget = Budget(limit, base | needs, _knob(method, rank, design))
             cache = 0 if design.source.resident else budget.spare
             planned = replace(candidate, cache_bytes=cache)
-            plan = Plan(planned, budget, method, why, width, n_probes, n_systems, kind, tasks)
+            plan = Plan(planned, budget, method, why, columns, n_probes, n_systems, kind, tasks)
             if budget.peak <= limit:
                 return plan
     if check:
@@ -329,6 +379,14 @@ def _needs(
     if folds is not None:
         iterate["means"] = n_problems * 4 * 8 * p * (1 + design.n_targets)
     return max([setup, assemble, factor, iterate], key=lambda needs: sum(needs.values()))
+
+
+def _kept_bytes(design: DesignMatrix, method: str, rank: int, n_probes: int, n_systems: int) -> int:
+    """Count the sums so far, those of new rows, and what is read off them."""
+    p, gram = design.shape[1], method == "gram"
+    sums = 2 * SetUp(None, rank + n_probes + n_systems, gram=gram).part_bytes(design)
+    rows = np.empty(sample_size(design) if method == "subsampled" else 0, np.int64)
+    return sums + (8 * p * p if gram else 0) + RowSample(rows).part_bytes(design)
 
 
 def describe_threads(plan: Plan) -> str:

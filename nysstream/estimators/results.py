@@ -70,6 +70,7 @@ def fit_result(
         "status": result.status.name.lower(),
         "method": plan.method,
         "passes": len(trace.passes),
+        "passes_recalled": trace.n_recalled,
         "iterations": int(result.stats["iterations"]),
         "seconds": trace.seconds,
         "bytes_read": total.bytes_read + trace.sampled_bytes,
@@ -80,7 +81,7 @@ def fit_result(
         "objective": float(objective[0]) if objective.size == 1 else objective.tolist(),
         "rank": 0 if nystrom is None else nystrom.rank,
         "effective_dimension": dimension,
-        "n_rows": problem.design.shape[0],
+        "n_rows": problem.statistics.n_rows,
         "n_features": problem.design.shape[1],
     }
     return FitResult(
@@ -123,6 +124,7 @@ def composite_result(
         "status": result.status.name.lower(),
         "method": "admm" if plan.method == "nystrom" else plan.method,
         "passes": len(trace.passes),
+        "passes_recalled": trace.n_recalled,
         "iterations": int(result.stats["iterations"]),
         "seconds": trace.seconds,
         "bytes_read": total.bytes_read + trace.sampled_bytes,

@@ -19,6 +19,7 @@ from nysstream.estimators.planning import FOLD_METHODS, Plan, plan_fit
 from nysstream.estimators.results import fit_result
 from nysstream.estimators.settings import check_alphas, check_settings, training_design
 from nysstream.estimators.splitting import as_folds
+from nysstream.journal import current_journal
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers import PCG, Result, Status, solve
 from nysstream.streaming import Folds
@@ -303,7 +304,9 @@ class RidgeCV(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         alphas = np.atleast_1d(np.asarray(self.alphas, dtype=np.float64))
         folds = as_folds(self.cv, source.shape[0], target=target, groups=groups)
         design = training_design(self, source, target, weight, smallest_alpha=float(alphas.min()))
-        size = alphas.size
+        journal = current_journal()
+        earlier = None if journal is None else journal.settled("alphas")
+        size = alphas.size if earlier is None else earlier["at_once"]
         while True:
             try:
                 plan = plan_fit(
@@ -322,6 +325,8 @@ class RidgeCV(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
                     raise
                 size = -(-size // 2)
             else:
+                if journal is not None and earlier is None:
+                    journal.settle("alphas", {"at_once": size})
                 return plan, folds, size
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nysstream.journal import unrecorded
 from nysstream.operators import LinearOperator, as_operator
 from nysstream.operators.hessian import CoupledHessian, HessianOperator
 from nysstream.sketching.nystrom import Sketch
 from nysstream.sketching.shifted_inverse import BlockDiagonal, ShiftedInverse
 from nysstream.solvers.composite import Curvature, Evaluation, Smooth
 from nysstream.streaming import HessianProduct, LossSums, SquaredResidual, reduce
-from nysstream.trace import Trace, tracing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class Untraced(LinearOperator):
 
     def matmat(self, V: Array, *, precision: Precision | None = None) -> Array:
         """Multiply outside the current trace."""
-        with tracing(Trace()):
+        with unrecorded():
             return self.operator.matmat(V, precision=precision)
 
     def trace(self) -> float | None:
@@ -242,7 +242,7 @@ class GeneralLoss(Smooth):
         assert self.sample is not None
         k = self.shape[1]
         sums = LossSums(self.outcome, W, intercept, self.intercept and not self.coupled, tuple(range(k)))
-        with tracing(Trace()):  # rows in memory: no pass over the data, and not to be counted as one
+        with unrecorded():  # rows in memory: no pass over the data, and not to be counted as one
             (values,) = reduce(self.sample.design, sums, name="sample")
         return [self.sample.factor * hessian for hessian in values.hessians]
 

@@ -11,6 +11,7 @@ import numpy as np
 from nysstream.arrays import single_threaded_blas
 from nysstream.errors import InputError
 from nysstream.estimators.kernel_machine import KernelMachine, tile_bytes
+from nysstream.journal import Entry, current_journal, journaling, key_of, remembered
 from nysstream.operators.kernel import TILE_ROWS, KernelOperator, dense, in_order
 from nysstream.operators.pairwise import Kernel, Rows
 from nysstream.solvers import Status
@@ -136,6 +137,15 @@ def solve_all(
     spare = budget.spare + budget.needs["kernel rows"]
     # Rows being evaluated and the store that grows are held beside it for a moment.
     capacity = max(int(spare / 3 / n_threads / (largest * kernel.dtype.itemsize)), min(_FEWEST, largest))
+    journal = current_journal()
+    if journal is not None:  # working sets depend on it, and it on the memory that is free
+        earlier = journal.settled("capacity")
+        if earlier is None:
+            journal.settle("capacity", {"rows": capacity})
+        else:
+            capacity = earlier["rows"]
+
+    identity = None if journal is None else key_of(rows.scaled)
 
     def solve_one(part: Part) -> DualResult:
         chosen, problem = part
@@ -143,6 +153,17 @@ def solve_all(
         blocks = [slice(a, min(a + 2 * TILE_ROWS, len(mine))) for a in range(0, len(mine), 2 * TILE_ROWS)]
 
         def columns(wanted: NDArray[np.intp]) -> NDArray[Any]:
+            with journaling(journal):  # threads do not inherit it
+                K, _ = remembered(
+                    "kernel rows",
+                    (kernel, identity, chosen, wanted),
+                    lambda: evaluate(wanted),
+                    lambda found: Entry({"K": found}),
+                    lambda entry: entry.arrays["K"],
+                )
+            return np.asarray(K)
+
+        def evaluate(wanted: NDArray[np.intp]) -> NDArray[Any]:
             A = mine[wanted]
             K = np.empty((len(A), len(mine)), kernel.dtype)
 

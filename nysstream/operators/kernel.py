@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nysstream.arrays import like, single_threaded_blas, to_host
+from nysstream.journal import Entry, remembered
 from nysstream.memory import resident_bytes
 from nysstream.operators.base import LinearOperator, Precision
 from nysstream.operators.pairwise import Kernel, Rows
@@ -95,11 +96,38 @@ class KernelOperator(LinearOperator):
         if self.scale is not None:
             host = self.scale[:, None] * host
         kernel = self._double if precision == "double" else self.kernel
+        began = time.perf_counter()
+        trace = current_trace()
+        product, recalled = remembered(
+            "kernel product",
+            (self, kernel.precision, host),
+            lambda: self._multiply(host, kernel),
+            lambda found: Entry({"product": found}),
+            lambda entry: entry.arrays["product"],
+        )
+        if self.scale is not None:
+            product = product * self.scale[:, None]
+        self.passes += 1
+        if trace is not None:
+            seconds = time.perf_counter() - began
+            cost = Cost(
+                rows=self.shape[0],
+                bytes_read=int(self.shape[0] * self.source.row_bytes),
+                product_seconds=seconds,
+                peak_bytes=resident_bytes(),
+            )
+            trace.passes.append(
+                PassRecord("kernel product", trace.seconds - seconds, seconds, cost, recalled)
+            )
+        return like(V, product)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return (self.source.fingerprint, self.kernel, self.scale)
+
+    def _multiply(self, host: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64]:
         vectors = host.astype(kernel.dtype, copy=False)
         product = np.zeros_like(host)
         pairs = [(i, j) for i in range(len(self.blocks)) for j in range(i, len(self.blocks))]
-        began = time.perf_counter()
-        trace = current_trace()
 
         def multiply(pair: tuple[int, int]) -> tuple[Any, Any]:
             i, j = pair
@@ -112,19 +140,7 @@ class KernelOperator(LinearOperator):
                 product[self.blocks[i]] += above
                 if below is not None:
                     product[self.blocks[j]] += below
-        if self.scale is not None:
-            product *= self.scale[:, None]
-        self.passes += 1
-        if trace is not None:
-            seconds = time.perf_counter() - began
-            cost = Cost(
-                rows=self.shape[0],
-                bytes_read=int(self.shape[0] * self.source.row_bytes),
-                product_seconds=seconds,
-                peak_bytes=resident_bytes(),
-            )
-            trace.passes.append(PassRecord("kernel product", trace.seconds - seconds, seconds, cost))
-        return like(V, product)
+        return product
 
     def trace(self) -> float:
         """Return the trace; for kernels of inner products it costs a read of the rows."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from nysstream.arrays import single_threaded_blas
 from nysstream.errors import InputError
+from nysstream.journal import Entry, remembered
 from nysstream.sketching import nystrom
 from nysstream.solvers.base import Status
 
@@ -99,20 +100,34 @@ def askotch(
     history: list[dict[str, Any]] = []
     status, residual, steps = Status.MAX_ITERATIONS, np.inf, 0
     factor = 1.0
-    while len(history) < max_epochs:
+    seed = int(rng.integers(2**62))
+
+    def epoch(w: Vector, z: Vector, number: int) -> tuple[Vector, Vector, Vector]:
+        """Take steps on as many coordinates as there are, drawn for this epoch."""
+        own = np.random.default_rng([seed, number])
         squares = np.zeros(q)
         for _ in range(steps_per_epoch):
-            chosen = np.sort(rng.choice(n, b, replace=False))
+            chosen = np.sort(own.choice(n, b, replace=False))
             y = mix * z + (1 - mix) * w
             with single_threaded_blas():  # the products have threads of their own
                 g = operator.block_product(chosen, y) + shift * y[chosen] - rhs[chosen]
-                d = _direction(operator, chosen, g, shift, min(rank, b), rng)
+                d = _direction(operator, chosen, g, shift, min(rank, b), own)
             squares += np.einsum("ij,ij->j", g, g)
             z = beta * z + (1 - beta) * y
             z[chosen] -= gamma * d
             w = y
             w[chosen] -= d
-            steps += 1
+        return w, z, squares
+
+    while len(history) < max_epochs:
+        (w, z, squares), _ = remembered(
+            "epoch",
+            (operator, rhs, shift, rank, b, seed, len(history), w, z),
+            lambda w=w, z=z: epoch(w, z, len(history)),  # type: ignore[misc]
+            lambda found: Entry(dict(zip("wzs", found, strict=True))),
+            lambda entry: (entry.arrays["w"], entry.arrays["z"], entry.arrays["s"]),
+        )
+        steps += steps_per_epoch
         estimate = float(np.max(np.sqrt(squares * n / b / steps_per_epoch) / size))
         seconds = time.perf_counter() - clock
         history.append({"steps": steps, "seconds": seconds, "relative_residual": estimate})

@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from dask.delayed import Delayed, delayed
 
 from nysstream.arrays import single_threaded_blas, to_host
 from nysstream.errors import InputError
+from nysstream.journal import Entry, remembered
 from nysstream.memory import resident_bytes
 from nysstream.streaming.cache import mapped_cache
 from nysstream.streaming.needs import arity
@@ -76,11 +77,16 @@ def reduce(design: DesignMatrix, *reductions: Reduction, compute: bool = True, n
     began = time.perf_counter()
     trace = current_trace()
     started = trace.seconds if trace is not None else 0.0
-    with listening(token, name, design.shape[0]):
-        parts, cost = root.compute()
+
+    def run() -> tuple[list[Part], Cost]:
+        with listening(token, name, design.shape[0]):
+            found: tuple[list[Part], Cost] = root.compute()
+        return found
+
+    result, recalled = remembered(name, (_Inputs(design, reductions),), run, _pack, _unpack)
     if trace is not None:
-        trace.passes.append(PassRecord(name, started, time.perf_counter() - began, cost))
-    return _finish(_Job(design, reductions, token), (parts, cost))
+        trace.passes.append(PassRecord(name, started, time.perf_counter() - began, result[1], recalled))
+    return _finish(_Job(design, reductions, token), result)
 
 
 def _tree(design: DesignMatrix, reductions: Sequence[Reduction], job: Any, key: str) -> Any:
@@ -100,6 +106,33 @@ def _tree(design: DesignMatrix, reductions: Sequence[Reduction], job: Any, key: 
         level = [f"{key.format('sum-')}-{depth}-{i}" for i in range(len(below))]
         graph.update({task: (_add_parts, job.key, keys) for task, keys in zip(level, below, strict=True)})
     return Delayed(level[0], graph)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the sums of a pass depend on, down to the bits."""
+
+    design: DesignMatrix
+    reductions: tuple[Reduction, ...]
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        d = self.design
+        return (d.fingerprint, d.centering, d.precision, d.get_device().name, *self.reductions)
+
+
+def _pack(result: tuple[list[Part], Cost]) -> Entry:
+    """Lay out the sums of a pass under their reduction's number and their name."""
+    parts, cost = result
+    arrays = {f"{i}/{name}": value for i, part in enumerate(parts) for name, value in part.items()}
+    return Entry(arrays, {"reductions": len(parts), "cost": asdict(cost)})
+
+
+def _unpack(entry: Entry) -> tuple[list[Part], Cost]:
+    parts: list[Part] = [{} for _ in range(entry.facts["reductions"])]
+    for key, value in entry.arrays.items():
+        number, name = key.split("/", 1)
+        parts[int(number)][name] = value
+    return parts, Cost(**entry.facts["cost"])
 
 
 @dataclass(frozen=True)
