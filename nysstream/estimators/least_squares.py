@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from nysstream.estimators.choosing import sample_size
 from nysstream.estimators.sampling import factor_sample
 from nysstream.estimators.starting import Start
 from nysstream.features import Identity
+from nysstream.operators import as_operator
 from nysstream.operators.gram import GramOperator
 from nysstream.sketching.factored import Factored
 from nysstream.sketching.nystrom import Nystrom
@@ -34,7 +35,7 @@ from nysstream.streaming import (
 from nysstream.streaming.panels import scaled_inplace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -65,6 +66,8 @@ class LeastSquares:
         Columns of that sketch.
     started : Start or None
         Where the first solve starts.
+    matrix : ndarray, shape (p, p), or None
+        The whole Gram matrix, where it alone is to be multiplied with: then no row is read again.
     """
 
     design: DesignMatrix
@@ -76,7 +79,8 @@ class LeastSquares:
     nystrom: Nystrom | None = None
     width: int = 0
     started: Start | None = None
-    _evaluated: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=list)
+    matrix: NDArray[np.float64] | None = None
+    _evaluated: list[tuple[NDArray[np.float64], ...]] = field(default_factory=list)
 
     def system(
         self, targets: NDArray[np.intp], shifts: NDArray[np.float64], *, rtol: float = 0.0
@@ -92,6 +96,9 @@ class LeastSquares:
             pass, to single precision: as long as no column is near its goal, it costs no pass.
         """
         rhs = self.cross[:, targets]
+        if self.matrix is not None:
+            held = as_operator(self.matrix, psd=True)
+            return LinearSystem(held, rhs, shifts, self.preconditioner)
 
         def residual(W: NDArray[np.float64]) -> NDArray[np.float64]:
             """Recompute the residuals of all columns in double precision, from the rows; one pass."""
@@ -104,7 +111,7 @@ class LeastSquares:
             double = self.design.with_precision("double")
             ((gradient, squares),) = reduce(double, reduction, name="residual")
             self.operator.passes += 1
-            self._evaluated[:] = [(W.copy(), squares)]
+            self._evaluated[:] = [(W.copy(), squares, gradient)]
             return np.asarray(gradient - shifts * W)
 
         return LinearSystem(self.operator, rhs, shifts, self.preconditioner, residual)
@@ -141,12 +148,12 @@ class LeastSquares:
 
     def squares(self, W: NDArray[np.float64], targets: NDArray[np.intp]) -> NDArray[np.float64]:
         """Sum the weighted squared residuals of each column, from the last pass that saw it."""
+        if self.matrix is not None:
+            fitted = np.sum(W * (self.matrix @ W - 2 * self.cross[:, targets]), axis=0)
+            return np.asarray(np.maximum(self.statistics.target_squares[targets] + fitted, 0.0))
         result = np.full(W.shape[1], np.nan)
-        for evaluated, squares in self._evaluated:
-            for j in range(W.shape[1]):
-                same = np.flatnonzero(np.all(evaluated == W[:, j : j + 1], axis=0))
-                if same.size:
-                    result[j] = squares[same[0]]
+        for j, squares, _ in self.seen(W):
+            result[j] = squares
         missing = np.isnan(result)
         if missing.any():  # a column without a last pass: from the sums of the set-up
             ((_, squares),) = reduce(
@@ -156,6 +163,14 @@ class LeastSquares:
             )
             result = np.where(missing, squares, result)
         return result
+
+    def seen(self, W: NDArray[np.float64]) -> Iterator[tuple[int, Any, NDArray[np.float64]]]:
+        """Give the number of each column that a residual was computed of, its squares and its gradient."""
+        for evaluated, squares, gradient in self._evaluated:
+            for j in range(W.shape[1]):
+                same = np.flatnonzero(np.all(evaluated == W[:, j : j + 1], axis=0))
+                if same.size:
+                    yield j, squares[same[0]], gradient[:, same[0]]
 
     def coefficients(
         self, W: NDArray[np.float64], targets: NDArray[np.intp]
@@ -217,6 +232,18 @@ def set_up(
         shifts=shifts,
         rank=rank,
     )
+    furnish(problem, gather, statistics, sample, shifts)
+    return problem
+
+
+def furnish(
+    problem: LeastSquares,
+    gather: SetUp,
+    statistics: Statistics,
+    sample: tuple[Any, NDArray[np.float64]] | None,
+    shifts: NDArray[np.float64],
+) -> None:
+    """Add the start and the preconditioner of sampled rows, where there are such."""
     if gather.given is not None:
         problem.started = Start.of(problem.design, gather.given, statistics.sketch[:, gather.n_test :])
     if sample is not None:
@@ -230,7 +257,6 @@ def set_up(
             all_shifted=bool(shifts.min() > 0),
         )
     TestMatrix.forget()
-    return problem
 
 
 def set_up_reduction(plan: Plan, *, center: bool, standardize: bool, seed: int) -> SetUp:

@@ -47,7 +47,7 @@ FOLD_METHODS = ("gram", "nystrom", "cg")
 AUTO_RANK = 512
 N_PROBES = 10
 #: Up to this many columns the whole Gram matrix costs less than a sketch of the automatic rank.
-_SMALL = 2 * AUTO_RANK
+SMALL = 2 * AUTO_RANK
 #: How much longer a fit may take that keeps the Gram matrix, which saves later fits their passes.
 _WORTH_KEEPING = 3.0
 
@@ -113,7 +113,7 @@ def plan_fit(
     n_start: int = 0,
     tol: float = 1e-6,
     folds: Folds | None = None,
-    keep: bool = False,
+    keep: bool | None = False,
 ) -> Plan:
     """Choose the method, the sketch's width, the concurrency and the cache, within the memory limit.
 
@@ -138,8 +138,8 @@ def plan_fit(
     folds : Folds, optional
         Of cross-validation: one problem for the rows outside each of them, and one for all rows.
         ``n_systems`` counts the columns of all.
-    keep : bool
-        Whether all sums are kept beside what is made of them.
+    keep : bool, optional
+        Whether all sums are kept beside what is made of them; None keeps those with a Gram matrix.
 
     Raises
     ------
@@ -186,14 +186,14 @@ def _choose(
     folds: Folds | None,
     fit: Callable[..., Plan],
     *,
-    keep: bool,
+    keep: bool | None,
 ) -> Plan:
     """Choose the method, and what fits the memory."""
     if method != "auto":
         return fit(method, "it was asked for")
     if rank != "auto":
         return fit("nystrom", "a rank was asked for")
-    if design.shape[1] <= _SMALL:
+    if design.shape[1] <= SMALL:
         plan = fit("gram", "few columns", check=False)
         if plan.budget.peak <= plan.budget.limit:
             return plan
@@ -218,7 +218,7 @@ def _cheapest(
     folds: Folds | None,
     fit: Callable[..., Plan],
     *,
-    keep: bool,
+    keep: bool | None,
 ) -> Plan:
     """Let the cost model choose among the methods that fit."""
     methods = METHODS if folds is None else FOLD_METHODS
@@ -252,7 +252,7 @@ def _fit_memory(
     matrices: tuple[int, int] = (2, 0),
     n_start: int = 0,
     folds: Folds | None = None,
-    keep: bool = False,
+    keep: bool | None = False,
     check: bool = True,
     width: int | None = None,
 ) -> Plan:
@@ -269,7 +269,7 @@ def _fit_memory(
         for tasks in halving(threads):
             candidate = replace(design, max_tasks=tasks)
             needs = _needs(candidate, method, columns, n_probes, n_systems, folds, matrices, n_start)
-            if keep:
+            if keep or (keep is None and method == "gram"):
                 needs |= {"kept sums": _kept_bytes(design, method, columns, n_probes, n_systems)}
             budget = Budget(limit, base | needs, _knob(method, rank, design))
             cache = 0 if design.source.resident else budget.spare
@@ -285,7 +285,7 @@ def _fit_memory(
 def _widths(rank: int | str, p: int) -> Iterator[int]:
     """Give the widths to try, from the one wanted downwards."""
     if rank == "auto":
-        return halving(p if p <= _SMALL else AUTO_RANK, smallest=min(p, 16))
+        return halving(p if p <= SMALL else AUTO_RANK, smallest=min(p, 16))
     return iter([int(rank)])
 
 
@@ -382,11 +382,11 @@ def _needs(
 
 
 def _kept_bytes(design: DesignMatrix, method: str, rank: int, n_probes: int, n_systems: int) -> int:
-    """Count the sums so far, those of new rows, and what is read off them."""
     p, gram = design.shape[1], method == "gram"
+    # The sums so far, and those of new rows.
     sums = 2 * SetUp(None, rank + n_probes + n_systems, gram=gram).part_bytes(design)
-    rows = np.empty(sample_size(design) if method == "subsampled" else 0, np.int64)
-    return sums + (8 * p * p if gram else 0) + RowSample(rows).part_bytes(design)
+    sample = RowSample(np.empty(sample_size(design) if method == "subsampled" else 0, np.int64))
+    return sums + 8 * p * p * gram + sample.part_bytes(design)
 
 
 def describe_threads(plan: Plan) -> str:

@@ -9,14 +9,17 @@ import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 
-from nysstream.errors import InputError
+from nysstream.errors import InputError, MemoryBudgetError
 from nysstream.estimators.inputs import training_sources
+from nysstream.estimators.kept_problem import keep_products, method_of, set_up_kept
 from nysstream.estimators.least_squares import LeastSquares, set_up, warn_not_unique
 from nysstream.estimators.linear import LinearModel
-from nysstream.estimators.planning import METHODS, Plan, plan_fit
+from nysstream.estimators.planning import METHODS, SMALL, Plan, plan_fit
 from nysstream.estimators.results import fit_result
 from nysstream.estimators.settings import check_alphas, check_settings, training_design
 from nysstream.features import FeatureMap
+from nysstream.sketching.nystrom_sketch import NystromSketch
+from nysstream.sketching.origin import Origin
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers import PCG, Result, Status, solve
 from nysstream.streaming.cache import clear_cache
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from nysstream.sources import RowSource
 
 SOLVERS = ("auto", *METHODS)
 
@@ -74,6 +79,9 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
     warm_start : bool, default False
         Start from the coefficients of the previous fit, which costs no pass; one model may start
         several. The Gram matrix needs no start.
+    keep_statistics : bool, default False
+        Keep all sums over the rows, in the saved model too, so that :func:`nysstream.update` can add
+        rows to them.
     callback : callable, optional
         Called with :class:`nysstream.trace.Progress` as rows are done.
 
@@ -88,6 +96,9 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         Columns of X.
     n_iter_ : int
         Iterations of the solver.
+    statistics_ : NystromSketch
+        All sums over the rows; there with ``keep_statistics=True``, and where the method was the Gram
+        matrix of at most 1024 columns.
     result_ : FitResult
         History, trace, spectrum and statistics of the fit.
 
@@ -128,6 +139,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         device: str | None = None,
         random_state: Any = 0,
         warm_start: bool = False,
+        keep_statistics: bool = False,
         callback: Callable[[Progress], None] | None = None,
     ) -> None:
         self.alpha = alpha
@@ -144,6 +156,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.device = device
         self.random_state = random_state
         self.warm_start = warm_start
+        self.keep_statistics = keep_statistics
         self.callback = callback
 
     def __sklearn_tags__(self) -> Any:
@@ -183,20 +196,75 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
             If the answer is not unique.
         """
         self._check_settings()
-        sources = training_sources(self, X, y, sample_weight)
+        return self._run(*training_sources(self, X, y, sample_weight))
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Add rows, and fit all rows added so far.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for :meth:`fit`: further rows.
+
+        Raises
+        ------
+        InputError
+            If an argument or a value of the data cannot be used, or earlier rows were fitted without
+            their Gram matrix being kept.
+        MemoryBudgetError
+            If the Gram matrix does not fit.
+
+        Notes
+        -----
+        Cost: the rows given are read once. Keeps the Gram matrix of the features, whatever ``solver``
+        says, ``4 p^2`` bytes: earlier rows are not read again, and so the residual is that of the
+        kept sums, which products in single precision round.
+        """
+        self._check_settings()
+        sketch: NystromSketch | None = getattr(self, "statistics_", None)
+        if hasattr(self, "coef_") and (sketch is None or method_of(sketch)[0] != "gram"):
+            message = (
+                "partial_fit adds to the Gram matrix of all rows so far, which the fit before did not keep: "
+                "fit with keep_statistics=True and solver='gram', or give all rows to nysstream.update"
+            )
+            raise InputError(message)
+        sources = training_sources(self, X, y, sample_weight, reset=sketch is None)
+        try:
+            return self._run(*sources, sketch=sketch, read=slice(0, sources[0].shape[0]))
+        except MemoryBudgetError as error:
+            message = (
+                f"partial_fit keeps the whole Gram matrix, which does not fit: {error}. Or fit all rows with "
+                "keep_statistics=True, and add rows with nysstream.update, which can do with a sketch"
+            )
+            raise MemoryBudgetError(message) from error
+
+    def _run(
+        self,
+        source: RowSource,
+        target: RowSource,
+        weight: RowSource | None,
+        *,
+        sketch: NystromSketch | None = None,
+        read: slice | None = None,
+    ) -> Self:
+        """Fit, to all rows or to sums that the rows ``read`` are added to."""
         trace = Trace(listener=self.callback)
         with tracing(trace):
-            plan, targets, shifts = self._plan(*sources)
+            plan, targets, shifts = self._plan(source, target, weight, sketch, read)
+            settings: dict[str, Any] = {
+                "center": self.fit_intercept,
+                "standardize": self.standardize,
+                "seed": as_seed(self.random_state),
+                "shifts": shifts,
+                "rank": self.rank,
+                "start": self._previous(plan.design.shape[1], targets.size),
+            }
             try:
-                problem = set_up(
-                    plan,
-                    center=self.fit_intercept,
-                    standardize=self.standardize,
-                    seed=as_seed(self.random_state),
-                    shifts=shifts,
-                    rank=self.rank,
-                    start=self._previous(plan.design.shape[1], targets.size),
-                )
+                if "kept sums" in plan.budget.needs:
+                    new = slice(0, plan.design.shape[0]) if read is None else read
+                    problem, sketch = set_up_kept(plan, sketch, new, alone=read is not None, **settings)
+                else:
+                    problem = set_up(plan, **settings)
                 warn_not_unique(problem, shifts)
                 self._expect(trace, problem, shifts)
                 result = self._solve(problem, targets, shifts, trace)
@@ -204,11 +272,19 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
                     squares = np.full(targets.size, np.nan)
                 else:
                     squares = problem.squares(result.value, targets)
+                if sketch is not None:
+                    keep_products(problem, sketch, result.value, targets, shifts)
+                    if self.keep_statistics and read is None:
+                        sketch.origin = Origin.of(plan.design)
             finally:
                 slot_pool.clear()
                 clear_cache()
         coef, intercept = problem.coefficients(result.value, targets)
-        single = sources[1].vector and np.ndim(self.alpha) == 0
+        if sketch is not None:
+            self.statistics_ = sketch
+        elif hasattr(self, "statistics_"):
+            del self.statistics_  # of an earlier fit
+        single = target.vector and np.ndim(self.alpha) == 0
         self.coef_ = coef[0] if single else coef
         if not self.fit_intercept:
             self.intercept_ = 0.0
@@ -222,7 +298,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         if not self.result_.converged:
             reached = result.stats["relative_residual"]
             message = f"{result.status.value} Relative residual {reached:.1e}, asked {self.tol:.1e}."
-            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
         return self
 
     def _solve(
@@ -243,11 +319,18 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_settings(self, SOLVERS)
 
     def _plan(
-        self, source: Any, target: Any, weight: Any
+        self,
+        source: RowSource,
+        target: RowSource,
+        weight: RowSource | None,
+        sketch: NystromSketch | None = None,
+        read: slice | None = None,
     ) -> tuple[Plan, NDArray[np.intp], NDArray[np.float64]]:
         """Settle the feature map and pair targets with alphas, then plan."""
         alphas = np.asarray(self.alpha, dtype=np.float64)
-        design = training_design(self, source, target, weight, smallest_alpha=float(alphas.min()))
+        features = None if sketch is None else sketch.features
+        smallest = float(alphas.min())
+        design = training_design(self, source, target, weight, smallest_alpha=smallest, features=features)
         q = design.n_targets
         if alphas.ndim == 0:
             targets, shifts = np.arange(q), np.full(q, float(alphas))
@@ -258,16 +341,24 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         else:
             message = f"{alphas.size} alphas for {q} targets: give one for all, or one per target"
             raise InputError(message)
+        starts = sketch is not None or self._previous(design.shape[1], targets.size) is not None
+        few = design.shape[1] <= SMALL
+        method, rank = str(self.solver), self.rank
+        if sketch is not None:
+            method, rank = method_of(sketch)
+        elif read is not None:
+            method = "gram"
         plan = plan_fit(
             design,
             memory=self.memory,
-            rank=self.rank,
+            rank=rank,
             n_systems=targets.size,
-            method=self.solver,
+            method=method,
             shift=float(shifts.min()),
             n_shifts=np.unique(shifts).size,
-            n_start=0 if self._previous(design.shape[1], targets.size) is None else targets.size,
+            n_start=targets.size if starts else 0,
             tol=self.tol,
+            keep=True if self.keep_statistics or read is not None else None if few else False,
         )
         return plan, targets, shifts
 

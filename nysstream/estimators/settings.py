@@ -65,16 +65,23 @@ def check_settings(estimator: Any, solvers: Sequence[str]) -> None:
 
 
 def training_design(
-    estimator: Any, source: RowSource, target: RowSource, weight: RowSource | None, *, smallest_alpha: float
+    estimator: Any,
+    source: RowSource,
+    target: RowSource,
+    weight: RowSource | None,
+    *,
+    smallest_alpha: float,
+    features: FeatureMap | None = None,
 ) -> DesignMatrix:
-    """Make the design of an estimator's training data; settles data-dependent features.
+    """Make the design of an estimator's training data; settles data-dependent features, unless given.
 
     Notes
     -----
     Cost: no read, or a sample of rows.
     """
-    features = estimator.features
-    features = parse(features) if isinstance(features, str) else features or Identity()
+    if features is None:
+        features = estimator.features
+        features = parse(features) if isinstance(features, str) else features or Identity()
     # Without a shift nothing damps what rounding puts into the null space.
     precision: Any = estimator.precision if smallest_alpha > 0 else "double"
     design = DesignMatrix(

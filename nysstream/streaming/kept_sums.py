@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nysstream.streaming.moments import SetUp, check_sums
+from nysstream.streaming.checking import check_sums
+from nysstream.streaming.moments import SetUp
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ import numpy as np
 
 from nysstream.arrays import namespace
 from nysstream.errors import InputError
-from nysstream.streaming.moments import check_finite
+from nysstream.streaming.checking import check_finite
 from nysstream.streaming.reduction import (
     Array,
     Part,
