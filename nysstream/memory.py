@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 from dask.utils import format_bytes, parse_bytes
 
+from nysstream.cluster import worker_bytes
 from nysstream.errors import InputError, MemoryBudgetError
 
 # Threads' stacks and allocator arenas, modules imported on first use, the interpreter's own growth.
@@ -58,15 +59,17 @@ def available_bytes() -> int:
 def parse_memory(memory: int | float | str | None) -> int:
     """Read a memory limit given in bytes or as text such as ``"2GiB"``.
 
-    ``None`` means half of what is available now.
+    ``None`` means half of what is available now. On a Dask cluster it is no more than each worker may
+    use before Dask spills, and that where nothing is given.
 
     Raises
     ------
     InputError
         If the text is not a size, or the size is not positive.
     """
+    there = worker_bytes()
     if memory is None:
-        return available_bytes() // 2
+        return available_bytes() // 2 if there is None else there
     try:
         limit = int(parse_bytes(memory))
     except (ValueError, TypeError, OverflowError, AttributeError) as error:
@@ -75,7 +78,7 @@ def parse_memory(memory: int | float | str | None) -> int:
     if limit <= 0:
         message = f"memory={memory!r} must be positive"
         raise InputError(message)
-    return limit
+    return limit if there is None else min(limit, there)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import dask.local
 import dask.threaded
 from dask.system import CPU_COUNT
 
+from nysstream.cluster import current_client
 from nysstream.features import Identity
 from nysstream.streaming.partition import MAX_PARTITIONS
 from nysstream.streaming.prefetch import n_buffers
@@ -40,8 +41,8 @@ def scheduler() -> tuple[str, int]:
         submit, workers = get.args
         if isinstance(getattr(submit, "__self__", None), ThreadPoolExecutor):
             return "threads", int(workers)
-    client = getattr(get, "__self__", None)
-    if client is not None and hasattr(client, "nthreads"):
+    client = current_client()
+    if client is not None:
         return "distributed", max(client.nthreads().values(), default=1)
     return "other", 1
 
@@ -71,7 +72,7 @@ def pass_needs(design: DesignMatrix, *reductions: Reduction) -> dict[str, int]:
     return {
         "feature weights": design.features.weight_bytes(design.source.shape[1]),
         "block buffers": tasks * _buffer_bytes(design),
-        "tiles": tasks * (_tile_bytes(design, rows) + work),
+        "tiles": tasks * (tile_bytes(design, rows) + work),
         "partial sums": tasks * max(part, adding) + part * (1 + levels * (width - 1)),
     }
 
@@ -88,7 +89,7 @@ def _buffer_bytes(design: DesignMatrix) -> int:
     return blocks * design.block_bytes + 8 * longest * columns + decoding
 
 
-def _tile_bytes(design: DesignMatrix, rows: int) -> int:
+def tile_bytes(design: DesignMatrix, rows: int) -> int:
     """Count the cast rows, the features and their temporaries, and the shifted rows of one tile."""
     if design.sparse:
         return design.block_bytes  # cast

@@ -17,6 +17,7 @@ from nysstream.arrays import single_threaded_blas, to_host
 from nysstream.errors import InputError
 from nysstream.journal import Entry, remembered
 from nysstream.memory import resident_bytes
+from nysstream.streaming import placement
 from nysstream.streaming.cache import mapped_cache
 from nysstream.streaming.needs import arity
 from nysstream.streaming.prefetch import read_blocks, read_float64
@@ -69,18 +70,20 @@ def reduce(design: DesignMatrix, *reductions: Reduction, compute: bool = True, n
         raise InputError(message)
     for reduction in reductions:
         reduction.check(design)
-    token = f"nysstream-{next(_numbers)}-{uuid.uuid4().hex[:8]}"
-    job = delayed(_Job(design, reductions, token), name=f"{name}-job-{token}", traverse=False)
-    root = _tree(design, reductions, job, f"{name}-{{}}{token}")
+    trace = current_trace() if compute else None
+    token = f"{next(_numbers)}-{uuid.uuid4().hex[:8]}"
+    # Dask's dashboard shows the words of a key.
+    shown = name if trace is None else f"pass {len(trace.passes) + 1}: {name}"
+    job = delayed(_Job(design, reductions, token), name=f"{shown}-job-{token}", traverse=False)
+    tasks, root = _tree(design, reductions, job, f"{shown}-{{}}{token}")
     if not compute:
-        return delayed(_finish)(job, root, dask_key_name=f"{name}-result-{token}")
+        return delayed(_finish)(job, root, dask_key_name=f"{shown}-result-{token}")
     began = time.perf_counter()
-    trace = current_trace()
     started = trace.seconds if trace is not None else 0.0
 
     def run() -> tuple[list[Part], Cost]:
         with listening(token, name, design.shape[0]):
-            found: tuple[list[Part], Cost] = root.compute()
+            found: tuple[list[Part], Cost] = placement.compute(root, design, tasks)
         return found
 
     result, recalled = remembered(name, (_Inputs(design, reductions),), run, _pack, _unpack)
@@ -89,14 +92,14 @@ def reduce(design: DesignMatrix, *reductions: Reduction, compute: bool = True, n
     return _finish(_Job(design, reductions, token), result)
 
 
-def _tree(design: DesignMatrix, reductions: Sequence[Reduction], job: Any, key: str) -> Any:
-    """Build the lazy ``(parts, cost)`` over all rows.
+def _tree(design: DesignMatrix, reductions: Sequence[Reduction], job: Any, key: str) -> tuple[list[str], Any]:
+    """Build the keys of the partitions' tasks, and the lazy ``(parts, cost)`` over all rows.
 
     The graph is written out, since calls of delayed functions search and tokenize their arguments:
     for a pass over resident rows that would be a tenth of its time.
     """
     graph = dict(job.dask)
-    level = [f"{key.format('')}-{i}" for i in range(len(design.partitions))]
+    partitions = level = [f"{key.format('')}-{i}" for i in range(len(design.partitions))]
     graph.update({task: (_run_partition, job.key, i) for i, task in enumerate(level)})
     width = arity(design, reductions)
     for depth in itertools.count(1):
@@ -105,7 +108,7 @@ def _tree(design: DesignMatrix, reductions: Sequence[Reduction], job: Any, key: 
         below = [level[i : i + width] for i in range(0, len(level), width)]
         level = [f"{key.format('sum-')}-{depth}-{i}" for i in range(len(below))]
         graph.update({task: (_add_parts, job.key, keys) for task, keys in zip(level, below, strict=True)})
-    return Delayed(level[0], graph)  # type: ignore[no-untyped-call]
+    return partitions, Delayed(level[0], graph)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
