@@ -22,9 +22,11 @@ from nysstream.estimators import (
 )
 from nysstream.estimators.minimize import minimize
 from nysstream.estimators.model_file import load
+from nysstream.estimators.updating import update
 from nysstream.operators import LinearOperator, as_operator
 from nysstream.operators.gram import gram
 from nysstream.sketching.nystrom import Nystrom, nystrom
+from nysstream.sketching.nystrom_sketch import NystromSketch
 from nysstream.solvers import Result, descent, pcg
 from nysstream.sources import RowSource, open
 from nysstream.sources.converting import convert
@@ -50,6 +52,7 @@ __all__ = [
     "LinearSVC",
     "LogisticRegression",
     "Nystrom",
+    "NystromSketch",
     "PoissonRegressor",
     "Reduction",
     "Result",
@@ -69,4 +72,5 @@ __all__ = [
     "open",
     "pcg",
     "reduce",
+    "update",
 ]

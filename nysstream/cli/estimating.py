@@ -99,6 +99,9 @@ def make(name: str, settings: dict[str, Any]) -> Any:
         if start is not None:
             message = "--start is for one fit, not for cross-validation: leave out --cv"
             raise InputError(message)
+        if given.pop("keep_statistics", False):
+            message = "--keep-statistics is for one fit, not for cross-validation: leave out --cv"
+            raise InputError(message)
         return _chooser(name, folds, given)
     unused = given.keys() - inspect.signature(REGISTRY[name]).parameters
     if unused:

@@ -14,6 +14,7 @@ from nysstream.cli.plan import plan
 from nysstream.cli.predict import predict, score
 from nysstream.cli.report import report
 from nysstream.cli.sketch import sketch
+from nysstream.cli.update import update
 from nysstream.version import __version__
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.command("convert")(convert)
 app.add_typer(plan, name="plan")
 app.command("sketch")(sketch)
 app.add_typer(fit, name="fit")
+app.command("update")(update)
 app.command("predict")(predict)
 app.command("score")(score)
 app.command("report")(report)

@@ -265,6 +265,10 @@ OPTIONS = {
         panel=OUTPUT,
     ),
     # What is left behind.
+    "keep_statistics": Option(
+        "--keep-statistics", bool, "Keep all sums over the rows in the model, for `nysstream update`.", False,
+        panel=OUTPUT,
+    ),
     "report": Option(
         "--report", Path, "Write a page that shows how the fit went.", metavar="PAGE.html", panel=OUTPUT
     ),

@@ -51,7 +51,7 @@ def predict(
         message = "--proba and --decision are two kinds of predictions: give one of them"
         raise InputError(message)
     wanted = "predict_proba" if proba else "decision_function" if decision else "predict"
-    estimator = _loaded(model, memory=memory, device=device)
+    estimator = loaded(model, memory=memory, device=device)
     if not hasattr(estimator, wanted):
         message = f"{'--proba' if proba else '--decision'}: a {type(estimator).__name__} has no {wanted}"
         raise InputError(message)
@@ -92,7 +92,7 @@ def score(
     R² of regressions, D² (the share of the deviance explained) of generalised linear models, and the
     accuracy of classifiers.
     """
-    estimator = _loaded(model, memory=memory, device=device)
+    estimator = loaded(model, memory=memory, device=device)
     with scheduled(scheduler, threads), ProgressLine() as line:
         X, y, w = open_data(store, data, target, weight, rows, missing_chunks)
         listener = line.passes if line.shown else None
@@ -104,9 +104,9 @@ def score(
     return CONVERGED
 
 
-def _loaded(model: str, **machine: str | None) -> Any:
+def loaded(model: str, *, statistics: bool = False, **machine: Any) -> Any:
     """Read a model, and tell it about this machine what it can use."""
-    estimator = load(model)
+    estimator = load(model, statistics=statistics)
     known = estimator.get_params(deep=False)
     unknown = [f"--{key} {value}" for key, value in machine.items() if value is not None and key not in known]
     if unknown:

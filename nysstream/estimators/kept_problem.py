@@ -84,8 +84,10 @@ def set_up_kept(
         sketch = NystromSketch.around(gather, design, seed=seed, reservoir=size)
     else:
         sketch = copy.copy(sketch)
+    before = 0.0
     if sketch.sums is not None:
         _check(sketch, center)
+        before = float(sketch.sums.part["weight"])
         given = sketch.sums.gather.given
         if plan.method == "gram" or (given is not None and given.shape[1] != k):
             sketch.sums = sketch.sums.following(None, None)
@@ -105,6 +107,11 @@ def set_up_kept(
         scale = np.ones(len(matrix)) if centering is None else centering.scale
         problem.matrix = scaled_inplace(matrix, scale)
     furnish(problem, gather, statistics, sketch.sample, shifts)
+    if problem.started is not None:
+        # Only the share of the new rows was multiplied in the precision of the design.
+        new_share = max(0.0, 1 - before / statistics.weight)
+        eps = max(design.eps * new_share, float(np.finfo(np.float64).eps))
+        problem.started = replace(problem.started, eps=eps)
     return problem, sketch
 
 
@@ -113,11 +120,10 @@ def keep_products(
     sketch: NystromSketch,
     W: NDArray[np.float64],
     targets: NDArray[np.intp],
-    shifts: NDArray[np.float64],
 ) -> None:
     """Carry the product of the Gram matrix with the solutions along: the next solve starts there.
 
-    It is known from the last residuals, or to the accuracy that was asked for.
+    It is known from the last residuals, which are in double precision.
 
     Parameters
     ----------
@@ -126,15 +132,17 @@ def keep_products(
         Updated in place.
     W : ndarray, shape (p, k)
     targets : ndarray of int, shape (k,)
-    shifts : ndarray, shape (k,)
     """
     assert sketch.sums is not None
     if problem.method == "gram":
         return  # needs no start
-    rhs = problem.cross[:, targets]
-    product = rhs - shifts * W
+    product, known = problem.cross[:, targets], np.zeros(W.shape[1], np.bool_)
     for j, _, gradient in problem.seen(W):
-        product[:, j] = rhs[:, j] - gradient
+        product[:, j] -= gradient
+        known[j] = True
+    if not known.all():  # interrupted
+        sketch.sums = sketch.sums.following(None, None)
+        return
     centering = problem.design.centering
     scale = np.ones(W.shape[0]) if centering is None else centering.scale
     finite = np.where(np.isfinite(scale), scale, 0.0)[:, None]

@@ -16,6 +16,8 @@ from nysstream.errors import InputError, NysstreamError, SourceError
 from nysstream.estimators.results import FitResult
 from nysstream.features import from_json, to_json
 from nysstream.sketching.approximation import Certificate
+from nysstream.sketching.nystrom_sketch import NystromSketch
+from nysstream.sketching.sketch_file import read_sums, write_sums
 from nysstream.sources.staging import written_aside
 from nysstream.sources.writing import check_target, locate
 from nysstream.sources.zarr_store import open_store
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "nysstream-model", 1
 #: Settings of the machine a model was fitted on, and what is no data: they stay behind.
 _LEFT_OUT = {"memory", "device", "callback", "features"}
+#: Readings of a model that is being replaced.
+_ATTEMPTS = 5
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -57,7 +61,8 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
     The group holds the arrays ``coef``, shape (p,) or (k, p), ``intercept``, shape () or (k,), and
     where a sketch was made ``spectrum``; all float64 and uncompressed. Settings, feature map and
     the result of the fit are JSON attributes. ``memory``, ``device`` and ``callback`` are not kept:
-    they belong to the machine, not to the model. Coefficients come back bit by bit.
+    they belong to the machine, not to the model. Coefficients come back bit by bit. What a model keeps
+    for :func:`nysstream.update` is one more array, ``statistics``.
     """
     check_target(path, overwrite=overwrite)
     result: FitResult = estimator.result_
@@ -98,6 +103,8 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
                 group.create_array(
                     key, data=data, chunks=data.shape, compressors=None, config={"write_empty_chunks": True}
                 )
+            if getattr(estimator, "keep_statistics", False) and hasattr(estimator, "statistics_"):
+                write_sums(store, estimator.statistics_)
             group.update_attributes(attributes)  # last: before it, this is no model
     except NysstreamError:
         raise
@@ -106,13 +113,15 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
         raise SourceError(message) from error
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str], *, statistics: bool = False) -> Any:
     """Read a model that :meth:`LinearModel.save` wrote.
 
     Parameters
     ----------
     path : str or path
         Local path or URL of the Zarr group.
+    statistics : bool
+        Whether to read what the model keeps for :func:`nysstream.update` too.
 
     Returns
     -------
@@ -132,9 +141,24 @@ def load(path: str | os.PathLike[str]) -> Any:
     settings are checked. Arrays are allocated only as large as what is stored of them.
     """
     name = os.fspath(path)
+    for _ in range(_ATTEMPTS):
+        group, attributes = _open(name)
+        estimator = error = None
+        try:
+            estimator = _checked(group, attributes, name, statistics)
+        except NysstreamError as damage:
+            error = damage
+        if _open(name)[1] == attributes:  # else it was replaced meanwhile, and this may be half of each
+            break
+    if error is not None:
+        raise error
+    return estimator
+
+
+def _open(name: str) -> tuple[zarr.Group, dict[str, Any]]:
     try:
         group = zarr.open_group(open_store(name), mode="r", use_consolidated=False)
-        attributes: dict[str, Any] = dict(group.attrs)
+        return group, dict(group.attrs)
     except NysstreamError:
         raise
     except FileNotFoundError as error:
@@ -143,6 +167,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     except Exception as error:  # each kind of damage has errors of its own
         message = f"the model {name} cannot be opened: {type(error).__name__}: {error}"
         raise SourceError(message) from error
+
+
+def _checked(group: zarr.Group, attributes: dict[str, Any], name: str, statistics: bool) -> Any:
     if attributes.get("format") != FORMAT:
         message = f"{name} is no model of nysstream, as save(path) and `nysstream fit --out` write them"
         raise InputError(message)
@@ -153,13 +180,16 @@ def load(path: str | os.PathLike[str]) -> Any:
         )
         raise InputError(message)
     try:
-        return _build(group, attributes, name)
+        estimator = _build(group, attributes, name)
     except NysstreamError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         message = f"the model {name} is damaged: {what}; fit it again"
         raise InputError(message) from error
+    if statistics:
+        estimator.statistics_ = read_sums(group, f"the model {name}", NystromSketch)
+    return estimator
 
 
 def _build(group: zarr.Group, attributes: dict[str, Any], name: str) -> Any:

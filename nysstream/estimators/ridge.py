@@ -273,7 +273,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
                 else:
                     squares = problem.squares(result.value, targets)
                 if sketch is not None:
-                    keep_products(problem, sketch, result.value, targets, shifts)
+                    keep_products(problem, sketch, result.value, targets)
                     if self.keep_statistics and read is None:
                         sketch.origin = Origin.of(plan.design)
             finally:

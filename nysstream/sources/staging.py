@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from nysstream.errors import OutputExistsError, SourceError
 
+#: Of Linux's renameat2: paths are relative to the working directory; both are renamed.
+_HERE, _EXCHANGE = -100, 2
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 
 if TYPE_CHECKING:
@@ -89,8 +92,19 @@ def written_aside(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise
 
 
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two directories change places at once; False where the system cannot."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    return bool(call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
+
+
 def _publish(partial: Path, target: Path, replaced: Path, *, overwrite: bool) -> None:
     refuse_existing(target, overwrite=overwrite)
+    if target.is_dir() and not target.is_symlink() and _exchange(partial, target):
+        shutil.rmtree(partial, ignore_errors=True)  # the old one, by now
+        return
     try:
         # A directory cannot be renamed onto a full one, so an old target steps aside first.
         with suppress(FileNotFoundError):

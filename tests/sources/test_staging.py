@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from nysstream.errors import OutputExistsError, SourceError
+from nysstream.sources import staging
 from nysstream.sources.staging import written_aside
 
 
@@ -76,6 +79,7 @@ def test_the_old_target_returns_if_the_new_one_cannot_be_moved(tmp_path, monkeyp
     target = tmp_path / "out"
     target.mkdir()
     (target / "zarr.json").write_text("old")
+    monkeypatch.setattr(staging, "_exchange", lambda *_: False)  # as where the system cannot
     rename = Path.rename
 
     def fail_for_partial(self, other):
@@ -88,6 +92,31 @@ def test_the_old_target_returns_if_the_new_one_cannot_be_moved(tmp_path, monkeyp
         pass
     assert names(tmp_path) == {"out"}
     assert names(target) == {"zarr.json"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="directories change places at once on Linux only")
+def test_a_reader_finds_the_old_or_the_new_directory(tmp_path):
+    target = tmp_path / "out"
+    stopped = threading.Event()
+    missing = []
+
+    def look():
+        while not stopped.is_set():
+            if not (target / "zarr.json").exists():
+                missing.append(1)
+
+    with written_aside(target) as folder:
+        (folder / "zarr.json").write_text("0")
+    reader = threading.Thread(target=look)
+    reader.start()
+    for i in range(100):
+        with written_aside(target, overwrite=True) as folder:
+            (folder / "zarr.json").write_text(str(i))
+    stopped.set()
+    reader.join()
+    assert not missing
+    assert (target / "zarr.json").read_text() == "99"
+    assert names(tmp_path) == {"out"}
 
 
 def test_a_directory_of_other_things_is_never_replaced(tmp_path):
