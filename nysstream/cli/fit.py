@@ -39,6 +39,8 @@ def fit_command(name: str) -> Callable[..., None]:
         rows: slice | None,
         missing_chunks: str,
         scheduler: str | None,
+        scheduler_file: Path | None,
+        local_cluster: int | None,
         threads: int | None,
         out: Annotated[
             str | None,
@@ -64,7 +66,7 @@ def fit_command(name: str) -> Callable[..., None]:
                 check_target(out, overwrite=may_replace(out))
             if report is not None:
                 refuse_existing(report, overwrite=may_replace(report))
-            with scheduled(scheduler, threads), ProgressLine() as line:
+            with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
                 listener = line.passes if hasattr(model, "plan") else line.steps
                 model.callback = listener if line.shown else None
                 model.fit(*open_data(store, data, target, weight, rows, missing_chunks))

@@ -250,6 +250,14 @@ OPTIONS = {
         "--scheduler", str, "Where passes run; an address is tcp://host:port.",
         metavar="threads|synchronous|ADDRESS", panel=MACHINE,
     ),
+    "scheduler_file": Option(
+        "--scheduler-file", Path, "File in which a Dask scheduler has left its address.", metavar="FILE",
+        panel=MACHINE,
+    ),
+    "local_cluster": Option(
+        "--local-cluster", int, "Start so many worker processes on this machine.", metavar="N", least=1,
+        panel=MACHINE,
+    ),
     "threads": Option("--threads", int, "Threads; one per core by default.", least=1, panel=MACHINE),
     # How a run that is cut short goes on.
     "checkpoint": Option(

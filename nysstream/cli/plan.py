@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,6 +15,7 @@ from nysstream.cli.opening import open_data
 from nysstream.cli.printing import print_json, print_table
 from nysstream.cli.running import CONVERGED, command, scheduled
 from nysstream.estimators.choosing import describe
+from nysstream.estimators.stochastic import STOCHASTIC
 from nysstream.report import plan_table, wording
 
 if TYPE_CHECKING:
@@ -26,13 +28,14 @@ plan = typer.Typer(
     help="Say what a fit would read and hold, before it reads anything.",
 )
 
-_RIDGE = {
+_IN_BATCHES = dict.fromkeys(STOCHASTIC, "2, one per epoch, and one per full evaluation")
+_RIDGE = _IN_BATCHES | {
     "gram": "about 3: set-up, one or two steps of refinement, verification",
     "nystrom": "2 and one per iteration; `nysstream sketch` predicts how many, for one pass",
     "subsampled": "2 and one per iteration",
     "cg": "2 and one per iteration, many if the problem is ill conditioned",
 }
-_OTHERS = {
+_OTHERS = _IN_BATCHES | {
     "gram": "2 or 3: set-up, verification, and refinement where it is needed",
     "nystrom": "2, and one per step of conjugate gradients",
     "newton": "1 and one per Newton step, five to ten of them",
@@ -53,12 +56,14 @@ def plan_command(name: str) -> Callable[..., None]:
         rows: slice | None,
         missing_chunks: str,
         scheduler: str | None,
+        scheduler_file: Path | None,
+        local_cluster: int | None,
         threads: int | None,
         json: bool,
         **settings: Any,
     ) -> int:
         model = make(name, settings)
-        with scheduled(scheduler, threads):
+        with scheduled(scheduler, threads, scheduler_file, local_cluster):
             found = model.plan(*open_data(store, data, target, weight, rows, missing_chunks))
         if json:
             print_json(_record(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,8 @@ def predict(
     memory: str | None,
     device: str | None,
     scheduler: str | None,
+    scheduler_file: Path | None,
+    local_cluster: int | None,
     threads: int | None,
     missing_chunks: str,
     overwrite: bool,
@@ -55,7 +58,7 @@ def predict(
     if not hasattr(estimator, wanted):
         message = f"{'--proba' if proba else '--decision'}: a {type(estimator).__name__} has no {wanted}"
         raise InputError(message)
-    with scheduled(scheduler, threads), ProgressLine() as line:
+    with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
         X = open_rows(store, data, rows, missing_chunks)
         listener = line.windows("predicting", X.shape[0]) if line.shown else None
         with tracing(Trace(listener=listener)) as trace:
@@ -83,6 +86,8 @@ def score(
     memory: str | None,
     device: str | None,
     scheduler: str | None,
+    scheduler_file: Path | None,
+    local_cluster: int | None,
     threads: int | None,
     missing_chunks: str,
     json: bool,
@@ -93,7 +98,7 @@ def score(
     accuracy of classifiers.
     """
     estimator = loaded(model, memory=memory, device=device)
-    with scheduled(scheduler, threads), ProgressLine() as line:
+    with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
         X, y, w = open_data(store, data, target, weight, rows, missing_chunks)
         listener = line.passes if line.shown else None
         with tracing(Trace(listener=listener)) as trace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 import traceback
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dask.config
@@ -31,6 +32,7 @@ from nysstream.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from nysstream.checkpoint import Checkpoint
     from nysstream.cli.options import Option
@@ -129,7 +131,12 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def scheduled(address: str | None, threads: int | None) -> Iterator[None]:
+def scheduled(
+    address: str | None,
+    threads: int | None,
+    scheduler_file: Path | None = None,
+    local_cluster: int | None = None,
+) -> Iterator[None]:
     """Run the passes inside the block on threads, in this thread, or on a cluster.
 
     Parameters
@@ -137,42 +144,85 @@ def scheduled(address: str | None, threads: int | None) -> Iterator[None]:
     address : str, optional
         ``"threads"``, ``"synchronous"``, or the address of a Dask scheduler.
     threads : int, optional
-        Number of threads, by default one per core.
+        Number of threads, by default one per core; of each worker of a local cluster.
+    scheduler_file : Path, optional
+        File in which a Dask scheduler has left its address.
+    local_cluster : int, optional
+        Number of worker processes to start on this machine, for the time of the block.
 
     Raises
     ------
     InputError
-        If the address means nothing, or ``distributed`` is not installed.
+        If these contradict each other, the address means nothing, or ``distributed`` is not installed.
     SourceError
         If the cluster does not answer.
     """
-    if threads is not None and address not in (None, "threads"):
-        message = f"--threads {threads} goes with --scheduler threads, not with --scheduler {address}"
+    places = {
+        "--scheduler": address,
+        "--scheduler-file": scheduler_file,
+        "--local-cluster": local_cluster,
+    }
+    given = [f"{flag} {value}" for flag, value in places.items() if value is not None]
+    if len(given) > 1:
+        message = f"{' and '.join(given)}: passes run in one place, so give one of them"
         raise InputError(message)
-    if address is None or address in ("threads", "synchronous"):
+    if (threads is not None and address not in (None, "threads")) or (threads and scheduler_file):
+        message = (
+            f"--threads {threads} goes with --scheduler threads or --local-cluster, not with {given[0]}: the "
+            "workers of a cluster have threads of their own"
+        )
+        raise InputError(message)
+    if not given or address in ("threads", "synchronous"):
         settings: dict[str, Any] = {} if address is None else {"scheduler": address}
         if threads is not None:
             settings |= {"scheduler": "threads", "num_workers": threads}
         with dask.config.set(settings):
             yield
         return
-    if "://" not in address:
+    if address is not None and "://" not in address:
         message = (
             f"--scheduler {address} is not known: use threads, synchronous, or an address such as tcp://..."
         )
         raise InputError(message)
     if importlib.util.find_spec("distributed") is None:
-        message = f"--scheduler {address} needs another package: pip install 'nysstream[cluster]'"
+        message = f"{given[0]} needs another package: pip install 'nysstream[cluster]'"
         raise InputError(message)
-    from distributed import Client
+    with ExitStack() as stack:
+        try:
+            client = _client(stack, address, threads, scheduler_file, local_cluster)
+        except (OSError, ValueError) as error:
+            message = f"{given[0]} does not answer: {error}"
+            raise SourceError(message) from error
+        with client:
+            yield
 
-    try:
-        client = Client(address, timeout="10s")  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        message = f"--scheduler {address} does not answer: {error}"
-        raise SourceError(message) from error
-    with client:
-        yield
+
+def _client(
+    stack: ExitStack,
+    address: str | None,
+    threads: int | None,
+    scheduler_file: Path | None,
+    local_cluster: int | None,
+) -> Any:
+    """Connect to a cluster, or start one that ends with the stack."""
+    from distributed import Client, LocalCluster
+
+    if local_cluster is None:
+        if scheduler_file is not None and not scheduler_file.is_file():
+            message = "there is no such file; has the scheduler been started with it?"
+            raise FileNotFoundError(message)
+        return Client(address, scheduler_file=scheduler_file, timeout="10s")  # type: ignore[no-untyped-call]
+    stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
+    cluster = stack.enter_context(
+        LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=local_cluster,
+            threads_per_worker=threads or max(1, (os.cpu_count() or 1) // local_cluster),
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.ERROR,
+        )
+    )
+    return Client(cluster)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

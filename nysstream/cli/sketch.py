@@ -56,6 +56,8 @@ def sketch(
     device: str | None,
     random_state: int,
     scheduler: str | None,
+    scheduler_file: Path | None,
+    local_cluster: int | None,
     threads: int | None,
     missing_chunks: str,
     out: Annotated[
@@ -82,7 +84,7 @@ def sketch(
         raise InputError(message)
     if out is not None:
         check_target(out, overwrite=overwrite)
-    with scheduled(scheduler, threads), ProgressLine() as line:
+    with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
         X = open_rows(store, data, rows, missing_chunks)
         w = None if weight is None else open_beside(store, weight, rows, missing_chunks)
         feature_map = Identity() if features is None else parse(features)

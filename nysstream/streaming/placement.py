@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import dask
+from dask.base import annotate
 
 from nysstream.cluster import current_client
 
@@ -52,7 +52,7 @@ def compute(root: Any, design: DesignMatrix, partitions: Sequence[str]) -> Any:
         known.clear()  # a process holds the blocks of one design at a time
         known[filed] = homes
         wishes.homes.update((key, [home]) for key, home in zip(partitions, homes, strict=True) if home)
-    with dask.annotate(workers=wishes, allow_other_workers=True, retries=RETRIES):
+    with annotate(workers=wishes, allow_other_workers=True, retries=RETRIES):
         future = client.compute(root)
     return _patiently(client, future)
 
@@ -63,7 +63,7 @@ def _patiently(client: Any, future: Any) -> Any:
 
     while True:
         try:
-            wait(future, timeout=PATIENCE)
+            wait(future, timeout=PATIENCE)  # type: ignore[no-untyped-call]
         except TimeoutError:
             client.run_on_scheduler(_leave_paused_workers)
         else:
