@@ -12,10 +12,11 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from nysstream.errors import InputError
 from nysstream.estimators.linear import LinearModel
 from nysstream.estimators.penalised import Penalised, Penalty
+from nysstream.estimators.stochastic import STOCHASTIC
 from nysstream.losses import Loss, Squared
 from nysstream.streaming import DesignMatrix
 
-LEAST_SQUARES_METHODS = ("gram", "admm")
+LEAST_SQUARES_METHODS = ("gram", "admm", *STOCHASTIC)
 
 
 @dataclass(eq=False, repr=False)

@@ -21,6 +21,7 @@ from nysstream.estimators.planning import Plan, plan_fit
 from nysstream.estimators.results import composite_result
 from nysstream.estimators.settings import check_settings, training_design
 from nysstream.estimators.smooth_losses import GeneralLoss, LeastSquaresLoss, Sample
+from nysstream.estimators.stochastic import STOCHASTIC, plan_stochastic, solve_stochastic
 from nysstream.estimators.targets import check_targets
 from nysstream.features import Identity
 from nysstream.regularizers import Separable
@@ -100,7 +101,7 @@ class Penalised(LinearModel, BaseEstimator, Settings):
     """A loss over the rows and a penalty on the coefficients, minimised with a certificate."""
 
     #: Methods that ``solver`` may name, beside ``"auto"``.
-    methods: ClassVar[tuple[str, ...]] = LOSS_METHODS
+    methods: ClassVar[tuple[str, ...]] = (*LOSS_METHODS, *STOCHASTIC)
     least_squares: ClassVar[bool] = False
     _single_target: bool = field(default=False, init=False)
 
@@ -168,7 +169,9 @@ class Penalised(LinearModel, BaseEstimator, Settings):
         with tracing(trace):
             try:
                 design = training_design(self, source, target, weight, smallest_alpha=1.0)
-                fit = self._fit_least_squares if self.least_squares else self._fit_loss
+                # In batches, least squares are a loss like others.
+                whole = self.least_squares and self.solver not in STOCHASTIC
+                fit = self._fit_least_squares if whole else self._fit_loss
                 result, plan, total = fit(design, trace)
             finally:
                 slot_pool.clear()
@@ -215,6 +218,10 @@ class Penalised(LinearModel, BaseEstimator, Settings):
 
     def _plan(self, design: DesignMatrix) -> Plan | LossPlan:
         k = self._n_columns(design.n_targets)
+        if self.solver in STOCHASTIC:
+            return plan_stochastic(
+                design, memory=self.memory, rank=self.rank, n_columns=k, solver=self.solver
+            )
         if not self.least_squares:
             return plan_loss(
                 design,
@@ -234,6 +241,9 @@ class Penalised(LinearModel, BaseEstimator, Settings):
         return plan_fit(design, memory=self.memory, rank=self.rank, n_systems=2 * k, method=method)
 
     def _solve(self, problem: Composite, trace: Trace, start: tuple[Block, Vector] | None) -> Result[Any]:
+        if self.solver in STOCHASTIC:
+            return solve_stochastic(self, problem, trace, start)
+
         def show(_: Any, record: dict[str, Any]) -> None:
             gap = record["duality_gap"]
             trace.residual = record["optimality"] if gap is None else gap
@@ -304,7 +314,7 @@ class Penalised(LinearModel, BaseEstimator, Settings):
         V, c = result.value
         coef = (V / centering.scale[:, None]).T
         self._keep(np.ascontiguousarray(coef), c - coef @ centering.mean, centering.mean)
-        self.target_mean_ = np.zeros(coef.shape[0])
+        self.target_mean_ = statistics.target_mean if self.least_squares else np.zeros(coef.shape[0])
         return result, plan, weight
 
     def _outcome(self, loss: Loss, statistics: Any, target: Any) -> tuple[Outcome, Vector, float]:

@@ -16,7 +16,9 @@ from nysstream.estimators.least_squares import LeastSquares, set_up, warn_not_un
 from nysstream.estimators.linear import LinearModel
 from nysstream.estimators.planning import METHODS, SMALL, Plan, plan_fit
 from nysstream.estimators.results import fit_result
+from nysstream.estimators.ridge_in_batches import RidgeInBatches, pair_targets
 from nysstream.estimators.settings import check_alphas, check_settings, training_design
+from nysstream.estimators.stochastic import STOCHASTIC
 from nysstream.features import FeatureMap
 from nysstream.sketching.nystrom_sketch import NystromSketch
 from nysstream.sketching.origin import Origin
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from nysstream.sources import RowSource
 
-SOLVERS = ("auto", *METHODS)
+SOLVERS = ("auto", *METHODS, *STOCHASTIC)
 
 
 class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -57,10 +59,12 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         Penalise the coefficients of columns scaled to unit variance. ``coef_`` belongs to the
         columns as they are all the same.
     fit_intercept : bool, default True
-    solver : {"auto", "gram", "nystrom", "subsampled", "cg"}
-        What the one set-up pass gathers to precondition with: the whole Gram matrix, a Nyström
-        sketch, a sample of rows to be factored, or nothing. Automatic: the Gram matrix for up to
-        1024 columns; beyond, what a cost model expects to be soonest.
+    solver : str, default "auto"
+        What the one set-up pass gathers to precondition with: ``"gram"`` the whole Gram matrix,
+        ``"nystrom"`` a Nyström sketch, ``"subsampled"`` a sample of rows to be factored, ``"cg"``
+        nothing. Automatic: the Gram matrix for up to 1024 columns; beyond, what a cost model expects
+        to be soonest. Or a stochastic method, as for :class:`nysstream.LogisticRegression`: then
+        ``tol`` is a relative duality gap.
     tol : float, default 1e-6
         Relative residual of the normal equations at which to stop, recomputed in double precision.
     max_passes : int, optional
@@ -130,7 +134,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         rank: int | str = "auto",
         standardize: bool = False,
         fit_intercept: bool = True,
-        solver: Literal["auto", "gram", "nystrom", "subsampled", "cg"] = "auto",
+        solver: str = "auto",
         tol: float = 1e-6,
         max_passes: int | None = None,
         time_limit: float | None = None,
@@ -164,9 +168,11 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def plan(self, X: Any, y: Any, sample_weight: Any = None) -> Plan:
+    def plan(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Say how a fit would run: memory, passes, concurrency. Reads at most a sample of rows."""
         self._check_settings()
+        if self.solver in STOCHASTIC:
+            return RidgeInBatches.of(self).plan(X, y, sample_weight)
         return self._plan(*training_sources(self, X, y, sample_weight))[0]
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -196,6 +202,9 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
             If the answer is not unique.
         """
         self._check_settings()
+        if self.solver in STOCHASTIC:
+            RidgeInBatches.of(self).fit(X, y, sample_weight).hand_over(self)
+            return self
         return self._run(*training_sources(self, X, y, sample_weight))
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -331,16 +340,7 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         features = None if sketch is None else sketch.features
         smallest = float(alphas.min())
         design = training_design(self, source, target, weight, smallest_alpha=smallest, features=features)
-        q = design.n_targets
-        if alphas.ndim == 0:
-            targets, shifts = np.arange(q), np.full(q, float(alphas))
-        elif target.vector:
-            targets, shifts = np.zeros(alphas.size, np.intp), alphas
-        elif alphas.size in (1, q):
-            targets, shifts = np.arange(q), np.broadcast_to(alphas, q).copy()
-        else:
-            message = f"{alphas.size} alphas for {q} targets: give one for all, or one per target"
-            raise InputError(message)
+        targets, shifts = pair_targets(alphas, design.n_targets, vector=target.vector)
         starts = sketch is not None or self._previous(design.shape[1], targets.size) is not None
         few = design.shape[1] <= SMALL
         method, rank = str(self.solver), self.rank

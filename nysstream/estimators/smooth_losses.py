@@ -135,9 +135,9 @@ class GeneralLoss(Smooth):
     outcome : Outcome
     n_columns : int
         Predictors solved for in the same passes; where the loss couples them, classes.
-    method : {"newton", "subsampled", "admm"}
-        What the models' curvature is made of: all rows, in the passes that are made anyway; sampled rows in
-        memory; or products with all rows, for one more pass each.
+    method : str
+        What the models' curvature is made of. ``"newton"``: all rows, in the passes that are made anyway;
+        ``"admm"``: products with all rows, for one more pass each; any other: sampled rows in memory.
     fit_intercept : bool
     sample : Sample, optional
         For ``"subsampled"``, and where classes are coupled.
@@ -167,8 +167,9 @@ class GeneralLoss(Smooth):
         self.coupled = outcome.loss.coupled
         self.shape = (design.shape[1], n_columns)
         self.method = method
-        self.in_memory = method == "subsampled" or (method == "newton" and not self.coupled)
+        self.in_memory = method != "admm" and not (method == "newton" and self.coupled)
         self.sample = sample
+        self.rank = rank
         self.operators: list[HessianOperator | CoupledHessian] = []
         self._evaluations = 0
         self._last: tuple[Block, Vector, Evaluation] | None = None
@@ -215,9 +216,9 @@ class GeneralLoss(Smooth):
                 return (self._coupled(W, intercept),)
             if whole:
                 return held or self._hessians
-            if self.method == "subsampled":
-                return tuple(_in_memory(hessian) for hessian in self._sampled_hessians(W, intercept))
-            return tuple(self._over_data(j, W, intercept, sketches[0][:, of == j]) for j in range(k))
+            if self.method == "admm":
+                return tuple(self._over_data(j, W, intercept, sketches[0][:, of == j]) for j in range(k))
+            return tuple(_in_memory(hessian) for hessian in self._sampled_hessians(W, intercept))
 
         return Evaluation(
             values.loss,

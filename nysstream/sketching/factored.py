@@ -74,6 +74,28 @@ class Factored(Preconditioner):
             result[:, columns] = self._solve(float(mu), B[:, columns])
         return like(V, result)
 
+    def apply(self, V: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
+        """Multiply a block ``(p, k)`` by ``G + shift I``, with G as it was given."""
+        with self._lock:
+            symm = _routine(scipy.linalg.blas, "symm", self.gram)
+            B = np.asfortranarray(V, dtype=self.gram.dtype)
+            rest = self._diagonal[0].astype(np.float64) - self.gram.diagonal() + shift
+            return np.asarray(symm(1.0, self.gram, B, lower=True) + rest[:, None] * V)
+
+    def diagonal(self) -> NDArray[np.float64]:
+        """Give the diagonal of G."""
+        return self._diagonal[0].astype(np.float64)
+
+    def block(self, index: NDArray[np.intp], shift: float) -> NDArray[np.float64]:
+        """Copy rows and columns of ``G + shift I``, in float64."""
+        with self._lock:
+            lower = np.sort(index)
+            part = np.tril(self.gram[np.ix_(lower, lower)], -1).astype(np.float64)
+            part += part.T
+            part[np.diag_indices_from(part)] = self.diagonal()[lower] + shift
+        back = np.searchsorted(lower, index)
+        return part[np.ix_(back, back)] if np.any(back[1:] < back[:-1]) else part
+
     def rank(self) -> int:
         """Count the eigenvalues that rounding cannot explain; costs an eigendecomposition."""
         values, _ = self._spectrum()

@@ -1,0 +1,190 @@
+"""Fits by stochastic methods: their names, what they need, and how they are run and certified."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nysstream.errors import InputError
+from nysstream.estimators.composite_plan import LossPlan, sample_size
+from nysstream.estimators.planning import check_rank, halving
+from nysstream.features import Identity
+from nysstream.losses import Logistic
+from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.sketching.random_matrices import as_seed
+from nysstream.sketching.subsampled import SubsampledHessian
+from nysstream.solvers import Result, solve
+from nysstream.solvers.admm import ADMM
+from nysstream.solvers.finite_sum import FiniteSum
+from nysstream.solvers.proximal_newton import ProximalNewton
+from nysstream.solvers.stochastic import Stochastic
+from nysstream.streaming import Centering, LossSums, Outcome, RowSample, SetUp, pass_needs, scheduler
+from nysstream.streaming.minibatch import Minibatches, minibatch_needs
+
+if TYPE_CHECKING:
+    from nysstream.solvers.composite import Composite
+    from nysstream.solvers.quadratic import Block, Vector
+    from nysstream.streaming import DesignMatrix
+    from nysstream.trace import Trace
+
+_PRECONDITIONED = {
+    "sketchysgd": Stochastic("none"),
+    "sketchysvrg": Stochastic("snapshot"),
+    "sketchysaga": Stochastic("table"),
+    "sketchylsvrg": Stochastic("loopless"),
+    "sketchykatyusha": Stochastic("loopless", accelerated=True),
+    "sapphire": Stochastic("snapshot"),
+    "hybrid": Stochastic("snapshot"),
+}
+_PLAIN = {
+    name: replace(_PRECONDITIONED[f"sketchy{name}"], hessian=SubsampledHessian("identity"))
+    for name in ("sgd", "svrg", "saga")
+}
+#: Names of ``solver=`` whose steps see a batch of rows at a time.
+STOCHASTIC = (*_PRECONDITIONED, *_PLAIN)
+#: Most and fewest rows of a batch, and the steps of an epoch to have where both allow it.
+_MOST_ROWS, _LEAST_ROWS, _STEPS = 4096, 64, 64
+#: Accuracy from which the deterministic method goes on.
+_HANDED_OVER = 1e-3
+
+
+def plan_stochastic(
+    design: DesignMatrix, *, memory: Any, rank: int | str, n_columns: int, solver: str
+) -> LossPlan:
+    """Choose preconditioner, window, concurrency and cache, within the memory limit; no read.
+
+    Raises
+    ------
+    InputError
+        If a rank was given for a method without a preconditioner.
+    MemoryBudgetError
+        If nothing fits; names the smallest limit that would do.
+    """
+    check_rank(rank, design.shape[1])
+    if rank != "auto" and solver in _PLAIN:
+        message = f"rank={rank!r} is for preconditioned methods: solver={solver!r} has no sketch"
+        raise InputError(message)
+    limit = parse_memory(memory)
+    kind, threads = scheduler()
+    base = {"process": resident_bytes(), "allowance": ALLOWANCE}
+    m, p = sample_size(design), design.shape[1]
+    ranks: list[int] = [int(rank)] if rank != "auto" else [0, *halving(min(p, _RANK), min(p, 16))]
+    if solver in _PLAIN:
+        ranks = [0]
+    plan = None
+    for width in ranks:
+        for tasks in halving(threads):
+            candidate = replace(design, max_tasks=tasks)
+            needs = _needs(candidate, width, m, n_columns, solver)
+            budget = Budget(limit, base | needs, "ask for fewer features, or a smaller rank")
+            cache = 0 if design.source.resident else budget.spare
+            planned = replace(candidate, cache_bytes=cache)
+            plan = LossPlan(planned, budget, solver, "it was asked for", width, m, n_columns, kind, tasks)
+            if budget.peak <= limit:
+                return plan
+    assert plan is not None
+    plan.budget.check()
+    return plan
+
+
+#: Rank of a Nyström preconditioner where it is left open.
+_RANK = 256
+
+
+def batch_rows(n_rows: int) -> int:
+    """Choose the rows of a batch: many where an epoch has many steps anyway."""
+    return max(_LEAST_ROWS, min(_MOST_ROWS, n_rows // _STEPS))
+
+
+def solve_stochastic(
+    estimator: Any, problem: Composite, trace: Trace, start: tuple[Block, Vector] | None
+) -> Result[Any]:
+    """Minimise by the method that an estimator names; ``"hybrid"`` hands over to proximal Newton.
+
+    Parameters
+    ----------
+    estimator : Penalised
+    problem : Composite
+        Its smooth part is over rows of a design.
+    trace : Trace
+    start : (ndarray, ndarray), optional
+    """
+    smooth: Any = problem.smooth
+    seed = as_seed(estimator.random_state)
+    batches = Minibatches(smooth.design, batch_rows(smooth.design.shape[0]), seed)
+    sum_ = FiniteSum(problem, batches, smooth.outcome, smooth.sample.design, smooth.sample.factor)
+
+    def limits() -> dict[str, Any]:
+        passes, seconds = estimator.max_passes, estimator.time_limit
+        return {
+            "max_passes": None if passes is None else passes - len(trace.passes),
+            "time_limit": None if seconds is None else seconds - trace.seconds,
+        }
+
+    def show(_: Any, record: dict[str, Any]) -> None:
+        gap = record["duality_gap"]
+        trace.residual = record["optimality"] if gap is None else gap
+        trace.measure = "optimality" if gap is None else "gap"
+
+    method = _method(estimator.solver, smooth.rank, sum_)
+    hybrid = estimator.solver == "hybrid"
+    tol = max(estimator.tol, _HANDED_OVER) if hybrid else estimator.tol
+    result = solve(
+        sum_,
+        replace(method, tol=tol, seed=seed),
+        start=start,
+        callback=show,
+        **limits(),
+    )
+    if not hybrid or not (result.converged or result.status.name == "STALLED"):
+        return result
+    W, intercept = result.value
+    smooth.begin(W, intercept)
+    finished = solve(
+        problem,
+        ProximalNewton(tol=estimator.tol, inner=ADMM()),
+        start=(W, intercept),
+        callback=show,
+        **limits(),
+    )
+    return replace(finished, history=[*result.history, *finished.history])
+
+
+def _method(name: str, rank: int, problem: FiniteSum) -> Stochastic:
+    """Settle the preconditioner: steps with a proximal operator want one of low rank."""
+    if name in _PLAIN:
+        return _PLAIN[name]
+    method = _PRECONDITIONED[name]
+    if rank:
+        method = replace(method, hessian=SubsampledHessian("nystrom", rank))
+    elif problem.rest is not None and problem.shape[0] > 2 * _RANK:
+        method = replace(method, hessian=SubsampledHessian("nystrom", _RANK))
+    return method
+
+
+def _needs(design: DesignMatrix, rank: int, n_sampled: int, k: int, solver: str) -> dict[str, int]:
+    """Count bytes in the phase that holds most: set-up, full evaluation, or an epoch."""
+    p = design.shape[1]
+    setup = pass_needs(design, SetUp(), RowSample(np.empty(n_sampled, np.int64)))
+    zeros = np.zeros(p)
+    shift = None if design.sparse or not isinstance(design.features, Identity) else zeros
+    shifted = replace(design, centering=Centering(zeros, np.ones(p), np.zeros(design.n_targets), shift))
+    W, b = np.broadcast_to(np.float64(0), (p, k)), np.zeros(k)
+    outcome = Outcome(Logistic(), np.zeros(k, np.intp))
+    evaluate = pass_needs(shifted.with_precision("double"), LossSums(outcome, W, b))
+    epoch = minibatch_needs(shifted)
+    wide = 0 if isinstance(design.features, Identity) else p * design.dtype.itemsize
+    held = {
+        "solver": 24 * 8 * p * k,
+        "sample": int(n_sampled * (design.row_bytes + wide + 24 * (k + 1))),
+    }
+    if solver not in _PLAIN:
+        n_metrics = k if k > 1 else 1
+        matrix = design.dtype.itemsize * p * p if rank == 0 else 6 * 8 * p * rank
+        held["preconditioner"] = n_metrics * matrix + 96 * (1 << 20)
+    if solver == "hybrid":
+        held["Hessians"] = (2 * k + 2) * 8 * p * p
+    phases = [setup, evaluate | held, epoch | held]
+    return max(phases, key=lambda needs: sum(needs.values()))

@@ -1,0 +1,150 @@
+"""Curvature of finite sums from sampled rows: the metric that steps are measured in, and their length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nysstream.sketching.metric import ColumnMetrics, Metric
+from nysstream.sketching.subsampled import SampledRows
+from nysstream.solvers.columns import dots
+from nysstream.streaming import Tile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nysstream.sketching.subsampled import SubsampledHessian
+    from nysstream.solvers.finite_sum import FiniteSum
+    from nysstream.solvers.quadratic import Block, Vector
+
+#: Of so many sampled rows one is kept out of the preconditioner, to measure it.
+_FRESH = 4
+#: Iterations of the power method, and by how much a fresh sample may exceed the metric before the damping
+#: grows, by which factor and how often.
+_POWER, _MOST, _GROWTH, _ATTEMPTS = 20, 32.0, 10.0, 6
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A metric, and how much steeper than in the metric the function may be.
+
+    Attributes
+    ----------
+    metric : Metric
+    smoothness : ndarray, shape (k,)
+        Largest eigenvalue of the fresh sample's Hessian relative to the metric.
+    damping : float
+        Largest of all columns.
+    """
+
+    metric: Metric
+    smoothness: Vector
+    damping: float
+
+
+def measure(problem: FiniteSum, at: Block, hessian: SubsampledHessian, seed: int) -> Measured:
+    """Make the metric of the curvature at a block, with as much damping as a fresh sample asks for.
+
+    Parameters
+    ----------
+    problem : FiniteSum
+    at : ndarray, shape (p', k)
+    hessian : SubsampledHessian
+    seed : int
+
+    Notes
+    -----
+    Cost: no pass; memory and arithmetic as :meth:`SubsampledHessian.build` says, for each column.
+    """
+    rows = SampledRows(problem.sample, problem.intercept)
+    m, k = rows.shape[0], at.shape[1]
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1])))
+    curvature = _curvature(problem, rows, at)
+    fresh = np.arange(m) % _FRESH == _FRESH - 1 if m >= _FRESH else np.ones(m, np.bool_)
+    share = fresh if fresh.all() else ~fresh
+    scale = problem.factor * m / np.count_nonzero(share)
+    loss = problem.outcome.loss
+    groups: list[int] = []  # the first column of each
+    of = np.zeros(k, np.intp)
+    for j in range(k):
+        same = [
+            i
+            for i, first in enumerate(groups)
+            if loss.quadratic and np.array_equal(problem.l2[:, j], problem.l2[:, first])
+        ]
+        of[j] = same[0] if same else len(groups)
+        groups += [] if same else [j]
+    parts = [
+        hessian.build(rows, scale * np.where(share, curvature[:, j], 0.0), problem.l2[:, j], rng)
+        for j in groups
+    ]
+    weight = problem.factor * m / np.count_nonzero(fresh) * fresh
+    start = rng.standard_normal(at.shape)
+    dampings = np.array([part.damping for part in parts])
+    for attempt in range(_ATTEMPTS):
+        metric = ColumnMetrics(
+            [part.metric(damping) for part, damping in zip(parts, dampings, strict=True)], of
+        )
+        smoothness = _largest(problem, rows, at, curvature, weight, metric, start)
+        steep = np.array([smoothness[of == i].max() > _MOST for i in range(len(parts))])
+        if hessian.kind == "identity" or not steep.any() or attempt == _ATTEMPTS - 1:
+            break
+        dampings = np.where(steep, _GROWTH * dampings, dampings)
+    return Measured(metric, smoothness, float(dampings.max()))
+
+
+def _curvature(problem: FiniteSum, rows: SampledRows, at: Block) -> Block:
+    """Give the weighted curvatures of the sampled rows, (m, k)."""
+    y, weight = _outcomes(problem)
+    z = rows.multiply(at)
+    h = np.asarray(problem.outcome.loss.curvature(z, y), np.float64)
+    return h if weight is None else h * weight[:, None]
+
+
+def _outcomes(problem: FiniteSum) -> tuple[Any, Any]:
+    sample = problem.sample
+    everything = slice(0, sample.shape[0])
+    assert sample.target is not None
+    y = np.asarray(sample.target.read(everything), np.float64)
+    weight = None if sample.weight is None else np.asarray(sample.weight.read(everything), np.float64)[:, 0]
+    return problem.outcome.of(Tile(0, None, None, y, weight))
+
+
+def _largest(
+    problem: FiniteSum,
+    rows: SampledRows,
+    at: Block,
+    curvature: Block,
+    weight: NDArray[np.float64],
+    metric: Metric,
+    start: Block,
+) -> Vector:
+    """Estimate the largest eigenvalue of the fresh sample's Hessian relative to a metric, by columns."""
+    coupled, loss = problem.coupled, problem.outcome.loss
+    y, given = _outcomes(problem) if coupled else (None, None)
+    z = rows.multiply(at) if coupled else None
+
+    def product(X: Block) -> Block:
+        T = rows.multiply(X)
+        if coupled:
+            T = loss.curvature_product(z, y, T)  # type: ignore[attr-defined]
+            T = T if given is None else T * given[:, None]
+        else:
+            T = curvature * T
+        return rows.multiply_back(weight[:, None] * T) + problem.l2 * X
+
+    def inner(A: Block, B: Block) -> Vector:
+        products = dots(A, B)
+        return np.full_like(products, products.sum()) if coupled else products
+
+    X, found = start, np.zeros(start.shape[1])
+    for _ in range(_POWER):
+        Y = product(X)
+        Z = metric.inverse(Y)
+        below = inner(X, Y)
+        found = np.divide(inner(Y, Z), below, out=np.zeros_like(below), where=below > 0)
+        size = np.sqrt(np.maximum(inner(Z, Z), 1e-300))
+        X = Z / size
+    return np.maximum(found, 1e-12)

@@ -1,0 +1,77 @@
+"""A window: blocks of a design in memory, whose rows are gathered in any order."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse
+
+from nysstream.arrays import namespace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nysstream.arrays import Device
+
+    Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Some blocks of a design in memory, in the order of their rows.
+
+    Attributes
+    ----------
+    starts : ndarray, shape (w,)
+        First row of each block.
+    pieces : list of array or csr_array, shape (rows of the block, d or p)
+        As stored; or after the feature map, where all rows of the design are kept so.
+    mapped : bool
+        Which of the two.
+    target : ndarray, shape (window rows, q), or None
+    weight : ndarray, shape (window rows,), or None
+    """
+
+    starts: Rows
+    pieces: list[Any]
+    mapped: bool
+    target: NDArray[np.float64] | None
+    weight: NDArray[np.float64] | None
+
+    @functools.cached_property
+    def offsets(self) -> Rows:
+        """Place of each block's first row in the window; the number of rows at the end."""
+        return np.cumsum([0, *(piece.shape[0] for piece in self.pieces)])
+
+    def numbers(self) -> Rows:
+        """Give the numbers of all rows, ascending."""
+        sizes = np.diff(self.offsets)
+        return np.arange(self.offsets[-1]) + np.repeat(self.starts - self.offsets[:-1], sizes)
+
+    def places(self, rows: Rows) -> Rows:
+        """Find rows, by their numbers, among those of the window."""
+        which = np.searchsorted(self.starts, rows, side="right") - 1
+        return rows - self.starts[which] + self.offsets[which]
+
+    def take(self, rows: Rows, device: Device) -> Any:
+        """Gather rows, their numbers ascending, on the device."""
+        edges = np.searchsorted(rows, [*self.starts, np.iinfo(np.int64).max])
+        parts = []
+        for piece, start, i, j in zip(self.pieces, self.starts, edges[:-1], edges[1:], strict=True):
+            if i == j:
+                continue
+            index = rows[i:j] - start
+            if index[-1] - index[0] == j - i - 1:
+                parts.append(piece[index[0] : index[-1] + 1, ...])
+            elif isinstance(piece, np.ndarray) or hasattr(piece, "indptr"):
+                parts.append(piece[index])
+            else:
+                parts.append(namespace(piece).take(piece, device.put(index), axis=0))
+        if hasattr(parts[0], "indptr"):
+            stack: Any = scipy.sparse.vstack
+            return parts[0] if len(parts) == 1 else stack(parts, format="csr")
+        parts = [device.put(part) if isinstance(part, np.ndarray) else part for part in parts]
+        return parts[0] if len(parts) == 1 else device.xp.concat(parts, axis=0)
