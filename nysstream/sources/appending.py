@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
-from nysstream.errors import InputError, SourceError
+from nysstream.errors import InputError, NysstreamError, SourceError
+from nysstream.sources.checking import reason
 from nysstream.sources.layout import Layout
+from nysstream.sources.locking import sole_writer
 from nysstream.sources.writing import RowWriter, locate
 
 if TYPE_CHECKING:
@@ -23,13 +25,16 @@ class RowAppender(RowWriter):
     """Append rows to an array or group that :class:`RowWriter` wrote.
 
     Readers see the new rows when the ``with`` block ends and ``committed_rows`` is published; if it
-    ends with an exception, or the process is killed, the store reads as before. There must be one
-    appender at a time.
+    ends with an exception, or the process is killed, the store reads as before, and the next appender
+    writes over what was left. A second appender is refused while one is at work.
 
     Parameters
     ----------
     target : str, pathlib.Path or zarr.abc.store.Store
         The array or group. Layouts, chunks and codecs are those it has.
+    start : int, optional
+        Write after so many rows, by whoever keeps other writers out. By default after the committed
+        ones, and other writers are kept out.
 
     Attributes
     ----------
@@ -42,7 +47,7 @@ class RowAppender(RowWriter):
         If the store does not publish ``committed_rows`` or its chunks are not runs of whole rows,
         alike in all arrays.
     SourceError
-        If the store cannot be opened or written.
+        If the store cannot be opened or written, or another process is appending to it.
 
     Notes
     -----
@@ -50,21 +55,33 @@ class RowAppender(RowWriter):
     find the old rows in it at any time.
     """
 
-    def __init__(self, target: str | os.PathLike[str] | Store) -> None:
+    def __init__(self, target: str | os.PathLike[str] | Store, *, start: int | None = None) -> None:
         name, place = locate(target)
-        arrays, committed = _open(name, place)
+        arrays, _ = _open(name, place)
         layouts = {key: _layout(array) for key, array in arrays.items()}
         chunk_rows = {array.chunks[0] for array in arrays.values()}
         if len(chunk_rows) != 1 or any(_splits_rows(array) for array in arrays.values()):
             message = f"{name}: chunks must be runs of whole rows, alike in all arrays; convert it first"
             raise InputError(message)
         super().__init__(target, layouts.get("", layouts), chunk_rows=chunk_rows.pop())
-        self._arrays = arrays
-        self._capacity = min(array.shape[0] for array in arrays.values())
-        self.rows_appended = committed
-        self._filled = committed % self.chunk_rows
+        self._start = start
 
-    def _enter_place(self, _stack: ExitStack) -> Store | Path:
+    def _enter_place(self, stack: ExitStack) -> Store | Path:
+        if self._start is None:
+            stack.enter_context(sole_writer(self.name, self._place))
+        # What another process committed meanwhile counts.
+        self._arrays, committed = _open(self.name, self._place)
+        self.rows_appended = committed if self._start is None else self._start
+        self._capacity = min(array.shape[0] for array in self._arrays.values())
+        if self.rows_appended > self._capacity:
+            message = (
+                f"{self.name} publishes committed_rows = {self.rows_appended} but has {self._capacity} rows: "
+                "the store is damaged, write it again"
+            )
+            raise SourceError(message)
+        self._filled = self.rows_appended % self.chunk_rows
+        if isinstance(self._place, Path):
+            remove_leftovers(self._place, self._arrays)
         if "" not in self.layouts:
             self._group = zarr.open_group(self._place, mode="r+", use_consolidated=False)
         return self._place
@@ -77,15 +94,24 @@ class RowAppender(RowWriter):
         return slot
 
 
+def remove_leftovers(place: Path, arrays: dict[str, zarr.Array[Any]]) -> None:
+    """Remove metadata that a killed writer had begun: Zarr takes such files for strangers in the store."""
+    for name in {"", *arrays}:
+        for path in (place / name).glob("*.partial"):
+            path.unlink(missing_ok=True)
+
+
 def _open(name: str, place: Store | Path) -> tuple[dict[str, zarr.Array[Any]], int]:
     try:
         node = zarr.open(place, mode="r+")
-    except OSError as error:
-        message = f"cannot open {name} to append to it: {error}"
+        arrays = {"": node} if isinstance(node, zarr.Array) else dict(node.arrays())
+        committed = node.attrs.get("committed_rows")
+    except NysstreamError:
+        raise
+    except Exception as error:  # each kind of damage has errors of its own
+        message = f"cannot open {name} to append to it: {reason(error)}"
         raise SourceError(message) from error
-    arrays = {"": node} if isinstance(node, zarr.Array) else dict(node.arrays())
-    committed = node.attrs.get("committed_rows")
-    if not arrays or not isinstance(committed, int):
+    if not arrays or not isinstance(committed, int) or isinstance(committed, bool) or committed < 0:
         message = (
             f"{name} does not publish committed_rows, so which rows are complete is unknown; convert it first"
         )

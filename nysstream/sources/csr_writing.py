@@ -195,7 +195,7 @@ class CSRWriter(AbstractContextManager["CSRWriter"]):
         stack.push(lambda kind, *_: publish() if kind is None else None)
         self._arrays = {
             name: stack.enter_context(
-                RowWriter(_inside(root, name), layout, chunk_rows=rows, **self._options, overwrite=True)
+                RowWriter(inside(root, name), layout, chunk_rows=rows, **self._options, overwrite=True)
             )
             for name, (layout, rows) in self._layouts().items()
         }
@@ -203,5 +203,6 @@ class CSRWriter(AbstractContextManager["CSRWriter"]):
         return attributes
 
 
-def _inside(root: str | Path, name: str) -> str | Path:
+def inside(root: str | Path, name: str) -> str | Path:
+    """Name a member of a group."""
     return root / name if isinstance(root, Path) else f"{root}/{name}"

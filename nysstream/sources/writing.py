@@ -272,14 +272,14 @@ class RowWriter(AbstractContextManager["RowWriter"]):
 
     def _commit(self) -> None:
         with self._clear_errors("metadata"):
-            if self._capacity != self.rows_appended:
+            if any(array.shape[0] != self.rows_appended for array in self._arrays.values()):
                 self._resize(self.rows_appended)
             committed = {"committed_rows": self.rows_appended}
             for name, array in self._arrays.items():
                 columns = self.layouts[name].columns
                 named = {"columns": list(columns)} if columns else {}
                 array.update_attributes({**named, **({} if name else self._attributes), **committed})
-            if "" not in self.layouts:
+            if "" not in self.layouts:  # last: this is what counts for readers of a group
                 self._group.update_attributes({**self._attributes, **committed})
 
     @contextmanager

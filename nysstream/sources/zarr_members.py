@@ -56,10 +56,11 @@ def find_array(store: Any, name: str | None, url: str) -> zarr.Array[Any]:
 
 
 def committed_rows(array: zarr.Array[Any], name: str) -> int | None:
-    """Rows that a writer has published, in the attributes of the array or of the nearest group above.
+    """Rows that a writer has published, in the attributes of the array and of the nearest group above.
 
-    What a group publishes that holds a sparse matrix, or one above it, does not count: its rows are
-    not the entries of its arrays.
+    Where both do, the smaller number counts: a writer of several arrays publishes theirs one by one,
+    and that of their group last. What a group publishes that holds a sparse matrix, or one above it,
+    does not count: its rows are not the entries of its arrays.
 
     Returns
     -------
@@ -71,9 +72,9 @@ def committed_rows(array: zarr.Array[Any], name: str) -> int | None:
     SourceError
         If the number makes no sense for the array.
     """
-    published: Any = array.attrs.get("committed_rows")
+    found: list[Any] = [array.attrs.get("committed_rows")]
     path = array.path
-    while published is None and path:
+    while path:
         path = path.rpartition("/")[0]
         try:
             group = zarr.open_group(array.store, path=path, mode="r", use_consolidated=False)
@@ -81,16 +82,22 @@ def committed_rows(array: zarr.Array[Any], name: str) -> int | None:
             continue  # Zarr does not require that the groups above an array exist
         if sparse_encoding(group.attrs):
             break
-        published = group.attrs.get("committed_rows")
-    if published is None:
+        found.append(group.attrs.get("committed_rows"))
+        if found[-1] is not None:
+            break
+    published = [rows for rows in found if rows is not None]
+    strange = [rows for rows in published if not isinstance(rows, int) or isinstance(rows, bool) or rows < 0]
+    if not published:
         return None
-    if not isinstance(published, int) or isinstance(published, bool) or not 0 <= published <= array.shape[0]:
+    # While rows are being appended the numbers differ: those that all have are there.
+    rows = strange[0] if strange else min(published)
+    if strange or rows > array.shape[0]:
         message = (
-            f"{name} publishes committed_rows = {published!r} but has {array.shape[0]} rows; "
+            f"{name} publishes committed_rows = {rows!r} but has {array.shape[0]} rows; "
             "open it again if it has grown since, else the store is damaged: write it again"
         )
         raise SourceError(message)
-    return published
+    return int(rows)
 
 
 def _node(store: Any, name: str | None, url: str) -> zarr.Array[Any] | zarr.Group:
@@ -135,14 +142,19 @@ def _shown(arrays: list[zarr.Array[Any]], groups: list[zarr.Group]) -> str:
 def sparse_group(group: zarr.Group, url: str) -> SparseGroup:
     """Say what there is to know of a group that holds a sparse matrix."""
     attributes = dict(group.attrs)
-    published, path = attributes.get("committed_rows"), group.path
-    while published is None and path:
+    published: Any = attributes.get("committed_rows")
+    path = group.path
+    while path:
         path = path.rpartition("/")[0]
         try:
             above = zarr.open_group(group.store, path=path, mode="r", use_consolidated=False)
         except Exception:
             continue
-        published = above.attrs.get("committed_rows")
+        more: Any = above.attrs.get("committed_rows")
+        if published is None or (isinstance(more, int) and isinstance(published, int) and more < published):
+            published = more
+        if more is not None:
+            break
     where = f"{url}[{group.path}]" if group.path else url
     return SparseGroup(group.path, attributes, published, where)
 
