@@ -4,6 +4,7 @@
 #   make test    the test suite
 #   make lint    formatting, types, layering, and the CuPy calls against the CuPy wheel
 #   make bench   the benchmarks, in under 20 minutes; SCALE=full takes hours
+#   make soak    fits that are killed at random, for two hours; ARGS="--hours 8" for more
 #   make clean   remove the environment and everything built in it
 #
 # PYTHON=... picks the interpreter for a new environment; ARGS=... is passed on to the command.
@@ -21,7 +22,7 @@ candidates := python3.13 python3.12 python3.11 python3 python
 probe := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach p,$(candidates),$(shell $(p) -c '$(probe)' </dev/null >/dev/null 2>&1 && echo $(p))))
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench soak clean
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -41,6 +42,9 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks --scale $(SCALE) $(ARGS)
+
+soak: $(VENV)/installed-test
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak $(ARGS)
 
 clean:
 	rm -rf $(VENV) demo-out .mypy_cache .pytest_cache .ruff_cache .hypothesis

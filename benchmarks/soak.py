@@ -41,22 +41,30 @@ CASES: dict[str, Case] = {
     "ridge-fourier": (partial(ns.Ridge, 1e-1, features="fourier:100,length_scale=median"), "y"),
     "ridge-cv": (partial(ns.RidgeCV, [1e-2, 1.0, 10.0], solver="nystrom", rank=20), "y"),
     "lasso-gram": (partial(ns.Lasso, 1e-2), "y"),
-    "lasso-admm": (partial(ns.Lasso, 1e-2, solver="admm"), "y"),
+    "lasso-admm": (partial(ns.Lasso, 1e-2, solver="admm", tol=1e-3), "y"),
     "lasso-cv": (ns.LassoCV, "y"),
     "bounded": (partial(ns.BoundedRegression, 0.0, 1.0, alpha=1e-2), "y"),
     "logistic-newton": (partial(ns.LogisticRegression, solver="newton"), "labels"),
     "logistic-subsampled": (partial(ns.LogisticRegression, solver="subsampled"), "labels"),
-    "logistic-admm": (partial(ns.LogisticRegression, solver="admm", l1_ratio=1.0), "labels"),
+    "logistic-admm": (
+        partial(ns.LogisticRegression, solver="admm", l1_ratio=1.0, C=0.01, tol=1e-3),
+        "labels",
+    ),
     "multinomial": (ns.LogisticRegression, "classes"),
     "linear-svc": (ns.LinearSVC, "labels"),
     "huber": (ns.HuberRegressor, "y"),
     "poisson": (ns.PoissonRegressor, "counts"),
+    "ridge-sketchysaga": (partial(ns.Ridge, 1e-1, solver="sketchysaga"), "y"),
+    "logistic-sketchysvrg": (partial(ns.LogisticRegression, solver="sketchysvrg"), "labels"),
+    "logistic-katyusha": (partial(ns.LogisticRegression, solver="sketchykatyusha", tol=1e-3), "labels"),
+    "lasso-sapphire": (partial(ns.Lasso, 1e-2, solver="sapphire"), "y"),
+    "logistic-hybrid": (partial(ns.LogisticRegression, solver="hybrid"), "labels"),
     "kernel-ridge-nystrom": (partial(ns.KernelRidge, 1e-1, gamma=0.02, solver="nystrom", rank=50), "few"),
     "kernel-ridge-askotch": (partial(ns.KernelRidge, 1.0, gamma=0.02, solver="askotch", tol=1e-2), "few"),
     "svc": (partial(ns.SVC, gamma=0.02), "few-labels"),
 }
 #: Rows that kernel machines are given.
-_FEW = 1500
+_FEW = 800
 
 
 @dataclass
@@ -85,7 +93,7 @@ class Survival:
     seconds: float = 0.0
 
 
-def write_data(folder: Path, n_rows: int = 20_000, n_columns: int = 40) -> None:
+def write_data(folder: Path, n_rows: int = 8_000, n_columns: int = 40) -> None:
     """Write a store with badly conditioned rows, and targets of every kind."""
     from nysstream.sources.layout import Layout
     from nysstream.sources.writing import RowWriter

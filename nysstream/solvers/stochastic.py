@@ -12,6 +12,7 @@ from nysstream.sketching.subsampled import SubsampledHessian
 from nysstream.solvers.base import Solver, Status
 from nysstream.solvers.curvature import Measured, measure
 from nysstream.solvers.epoch import PRECISE, Epoch, EpochState, mean_loss
+from nysstream.solvers.epoch_entry import remembered_epoch
 from nysstream.solvers.finite_sum import FiniteSum
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Stochastic(Solver[FiniteSum, EpochState]):
     reference: Reference = "snapshot"
     accelerated: bool = False
     hessian: SubsampledHessian = field(default_factory=SubsampledHessian)
-    length: float = 0.5
+    length: float = 1.0
     tol: float = 1e-6
     max_epochs: int = 1000
     evaluate_every: int = 5
@@ -107,7 +108,7 @@ class Stochastic(Solver[FiniteSum, EpochState]):
         """Run an epoch, and evaluate where that is due; or verify what single precision has found."""
         if not state.precise and state.certified.measure.max() <= self.tol:
             return self._evaluate(problem, replace(state, V=state.best), precise=True)
-        state = Epoch(self, problem, state).run()
+        state = remembered_epoch(self, problem, state, lambda first=state: Epoch(self, problem, first).run())  # type: ignore[misc]
         if self._due(state):
             state = self._evaluate(problem, state, precise=state.certified.measure.max() < PRECISE)
         if not problem.outcome.loss.quadratic and state.epoch & (state.epoch - 1) == 0:
