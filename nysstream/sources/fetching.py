@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     #: A key of a store, and which of its bytes; None for all.
     Request: TypeAlias = tuple[str, ByteRequest | None]
 
-#: Bytes on their way to one reader: a second of a gigabit line, or 50 milliseconds of a fast one.
-_IN_FLIGHT_BYTES = 32 << 20
+#: Bytes on their way to one task: with a few tasks, what a fast line holds in 50 milliseconds.
+_IN_FLIGHT_BYTES = 16 << 20
 _FEWEST, _MOST = 2, 32
 
 
 def requests_at_once(nbytes: int) -> int:
     """Count the requests of about ``nbytes`` each to have on their way."""
-    return max(_FEWEST, min(_MOST, _IN_FLIGHT_BYTES // max(1, nbytes)))
+    return max(_FEWEST, min(_MOST, round(_IN_FLIGHT_BYTES / max(1, nbytes))))
 
 
 class Window:
