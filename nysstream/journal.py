@@ -64,23 +64,15 @@ class Journal(ABC):
             Names the settings, or the data, that differ from those of the earlier run.
         """
 
-    def settled(self, name: str) -> dict[str, Any] | None:
-        """Give the next choice of this name as an earlier run made it.
-
-        Choices that depend on the machine, such as on its free memory, must be made once for a job.
-        """
-        entry = self.recall(self._settled_key(name))
-        if entry is not None:
-            self._settled[name] = self._settled.get(name, 0) + 1
-        return None if entry is None else entry.facts
-
-    def settle(self, name: str, facts: dict[str, Any]) -> None:
-        """Keep a choice that :meth:`settled` did not know."""
-        self.keep(self._settled_key(name), name, Entry(facts=facts))
+    def settle(self, name: str, choose: Callable[[dict[str, Any]], T], describe: Callable[[T], Any]) -> T:
+        """Make a choice as an earlier run of the job made it; see :func:`settled`."""
+        key = f"{name}-{self._settled.get(name, 0)}"
+        entry = self.recall(key)
+        result = choose({} if entry is None else entry.facts)
+        if entry is None:
+            self.keep(key, name, Entry(facts=describe(result)))
         self._settled[name] = self._settled.get(name, 0) + 1
-
-    def _settled_key(self, name: str) -> str:
-        return f"{name}-{self._settled.get(name, 0)}"
+        return result
 
 
 _current: contextvars.ContextVar[Journal | None] = contextvars.ContextVar("nysstream_journal", default=None)
@@ -106,6 +98,23 @@ def unrecorded() -> Iterator[None]:
     """Keep the passes inside the block out of trace and journal: those over rows in memory."""
     with tracing(Trace()), journaling(None):
         yield
+
+
+def settled(name: str, choose: Callable[[dict[str, Any]], T], describe: Callable[[T], dict[str, Any]]) -> T:
+    """Make a choice that depends on the machine, such as on its free memory, once for a job.
+
+    Parameters
+    ----------
+    name : str
+        Of the choice; the first, second, ... of this name are told apart.
+    choose : callable
+        Given what an earlier run of the job described, or nothing, makes the choice; it may fail, and be
+        tried again.
+    describe : callable
+        Says in plain JSON what was chosen.
+    """
+    journal = current_journal()
+    return choose({}) if journal is None else journal.settle(name, choose, describe)
 
 
 def key_of(*inputs: Any) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nysstream.errors import InputError
-from nysstream.estimators.planning import check_rank, halving
+from nysstream.estimators.planning import check_rank, essentials, halving
 from nysstream.features import Identity
-from nysstream.journal import current_journal
+from nysstream.journal import settled
 from nysstream.losses import Logistic
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
 from nysstream.streaming import (
@@ -119,26 +119,41 @@ def plan_loss(
         message = f"rank={rank!r} is for solver='admm': solver={method!r} has no sketch"
         raise InputError(message)
     check_rank(rank, design.shape[1])
+
+    def choose(earlier: dict[str, Any]) -> LossPlan:
+        return _choose(design, memory, rank, n_columns, method, earlier, coupled=coupled)
+
+    return settled("plan", choose, essentials)
+
+
+def _choose(
+    design: DesignMatrix,
+    memory: Any,
+    rank: int | str,
+    n_columns: int,
+    method: str,
+    earlier: dict[str, Any],
+    *,
+    coupled: bool,
+) -> LossPlan:
+    """Take what an earlier run of the job took, or the first method that fits."""
     limit = parse_memory(memory)
     kind, threads = scheduler()
     base = {"process": resident_bytes(), "allowance": ALLOWANCE}
     order: tuple[str, ...]
     why: dict[str, str]
-    if method != "auto":
+    if earlier:
+        order, why = (earlier["method"],), {earlier["method"]: earlier["why"]}
+    elif method != "auto":
         order, why = (method,), {method: "it was asked for"}
     elif rank != "auto":
         order, why = ("admm",), {"admm": "a rank was asked for"}
     else:
         order, why = _preference(design, n_columns, coupled=coupled)
-    journal = current_journal()
-    earlier = None if journal is None else journal.settled("plan")
-    pinned: int | None = None
-    if earlier is not None:
-        order, why, pinned = (earlier["method"],), {earlier["method"]: earlier["why"]}, earlier["rank"]
     plan = None
     for name in order:
         widths: Iterable[int] = _widths(rank, design.shape[1]) if name == "admm" and not coupled else [0]
-        for width in widths if pinned is None else [pinned]:
+        for width in [earlier["rank"]] if earlier else widths:
             for tasks in halving(threads):
                 candidate = replace(design, max_tasks=tasks)
                 m = sample_size(design) if name == "subsampled" or coupled else 0
@@ -148,8 +163,6 @@ def plan_loss(
                 planned = replace(candidate, cache_bytes=cache)
                 plan = LossPlan(planned, budget, name, why[name], width, m, n_columns, kind, tasks)
                 if budget.peak <= limit:
-                    if journal is not None and earlier is None:
-                        journal.settle("plan", {"method": name, "why": why[name], "rank": width})
                     return plan
     assert plan is not None
     plan.budget.check()

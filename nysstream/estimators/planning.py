@@ -14,7 +14,7 @@ from nysstream.errors import InputError
 from nysstream.estimators.choosing import Candidate, Outlook, candidates, look_ahead, quick, sample_size
 from nysstream.estimators.sampling import sample_needs
 from nysstream.features import Identity
-from nysstream.journal import current_journal
+from nysstream.journal import settled
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
 from nysstream.sketching.factored import matrices_held
 from nysstream.sketching.test_matrix import TestMatrix
@@ -165,15 +165,18 @@ def plan_fit(
         folds=folds,
         keep=keep,
     )
-    journal = current_journal()
-    if journal is None:
+
+    def choose(earlier: dict[str, Any]) -> Plan:
+        if earlier:
+            return fit(earlier["method"], earlier["why"], width=earlier["rank"])
         return _choose(design, method, rank, n_systems, shift, tol, folds, fit, keep=keep)
-    earlier = journal.settled("plan")
-    if earlier is not None:
-        return fit(earlier["method"], earlier["why"], width=earlier["rank"])
-    plan = _choose(design, method, rank, n_systems, shift, tol, folds, fit, keep=keep)
-    journal.settle("plan", {"method": plan.method, "why": plan.why, "rank": plan.rank})
-    return plan
+
+    return settled("plan", choose, essentials)
+
+
+def essentials(plan: Any) -> dict[str, Any]:
+    """Say what of a plan later runs of the same job must keep to, in plain JSON."""
+    return {"method": plan.method, "why": plan.why, "rank": plan.rank}
 
 
 def _choose(

@@ -19,7 +19,7 @@ from nysstream.estimators.planning import FOLD_METHODS, Plan, plan_fit
 from nysstream.estimators.results import fit_result
 from nysstream.estimators.settings import check_alphas, check_settings, training_design
 from nysstream.estimators.splitting import as_folds
-from nysstream.journal import current_journal
+from nysstream.journal import settled
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers import PCG, Result, Status, solve
 from nysstream.streaming import Folds
@@ -304,30 +304,31 @@ class RidgeCV(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
         alphas = np.atleast_1d(np.asarray(self.alphas, dtype=np.float64))
         folds = as_folds(self.cv, source.shape[0], target=target, groups=groups)
         design = training_design(self, source, target, weight, smallest_alpha=float(alphas.min()))
-        journal = current_journal()
-        earlier = None if journal is None else journal.settled("alphas")
-        size = alphas.size if earlier is None else earlier["at_once"]
-        while True:
-            try:
-                plan = plan_fit(
-                    design,
-                    memory=self.memory,
-                    rank=self.rank,
-                    n_systems=(folds.n_splits + 1) * size * design.n_targets,
-                    method=self.solver,
-                    shift=float(alphas.min()),
-                    n_shifts=np.unique(alphas).size,
-                    tol=self.tol,
-                    folds=folds,
-                )
-            except MemoryBudgetError:
-                if size == 1:
-                    raise
-                size = -(-size // 2)
-            else:
-                if journal is not None and earlier is None:
-                    journal.settle("alphas", {"at_once": size})
-                return plan, folds, size
+
+        def choose(earlier: dict[str, Any]) -> tuple[Plan, int]:
+            size = earlier.get("at_once", alphas.size)
+            while True:
+                try:
+                    plan = plan_fit(
+                        design,
+                        memory=self.memory,
+                        rank=self.rank,
+                        n_systems=(folds.n_splits + 1) * size * design.n_targets,
+                        method=self.solver,
+                        shift=float(alphas.min()),
+                        n_shifts=np.unique(alphas).size,
+                        tol=self.tol,
+                        folds=folds,
+                    )
+                except MemoryBudgetError:
+                    if size == 1:
+                        raise
+                    size = -(-size // 2)
+                else:
+                    return plan, size
+
+        plan, size = settled("alphas", choose, lambda found: {"at_once": found[1]})
+        return plan, folds, size
 
 
 @dataclass(frozen=True)

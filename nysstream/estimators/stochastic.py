@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nysstream.errors import InputError
-from nysstream.estimators.composite_plan import LossPlan, sample_size
-from nysstream.estimators.planning import check_rank, halving
+from nysstream.estimators.composite_plan import LossPlan
+from nysstream.estimators.planning import check_rank, essentials, halving
 from nysstream.features import Identity
+from nysstream.journal import settled
 from nysstream.losses import Logistic
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
 from nysstream.sketching.random_matrices import as_seed
@@ -18,10 +19,12 @@ from nysstream.sketching.subsampled import SubsampledHessian
 from nysstream.solvers import Result, solve
 from nysstream.solvers.admm import ADMM
 from nysstream.solvers.finite_sum import FiniteSum
+from nysstream.solvers.osgm import OnlineScaled
 from nysstream.solvers.proximal_newton import ProximalNewton
 from nysstream.solvers.stochastic import Stochastic
 from nysstream.streaming import Centering, LossSums, Outcome, RowSample, SetUp, pass_needs, scheduler
-from nysstream.streaming.minibatch import Minibatches, minibatch_needs
+from nysstream.streaming.minibatch import WINDOW_BLOCKS, Minibatches, minibatch_needs
+from nysstream.streaming.order import warn_if_sorted
 
 if TYPE_CHECKING:
     from nysstream.solvers.composite import Composite
@@ -43,9 +46,12 @@ _PLAIN = {
     for name in ("sgd", "svrg", "saga")
 }
 #: Names of ``solver=`` whose steps see a batch of rows at a time.
-STOCHASTIC = (*_PRECONDITIONED, *_PLAIN)
+STOCHASTIC = (*_PRECONDITIONED, *_PLAIN, "osgm")
+#: Those without a preconditioner made of sampled rows.
+_UNSKETCHED = (*_PLAIN, "osgm")
 #: Most and fewest rows of a batch, and the steps of an epoch to have where both allow it.
 _MOST_ROWS, _LEAST_ROWS, _STEPS = 4096, 64, 64
+_LEAST_SAMPLE = 4096
 #: Accuracy from which the deterministic method goes on.
 _HANDED_OVER = 1e-3
 
@@ -63,15 +69,24 @@ def plan_stochastic(
         If nothing fits; names the smallest limit that would do.
     """
     check_rank(rank, design.shape[1])
-    if rank != "auto" and solver in _PLAIN:
+    if rank != "auto" and solver in _UNSKETCHED:
         message = f"rank={rank!r} is for preconditioned methods: solver={solver!r} has no sketch"
         raise InputError(message)
+
+    def choose(earlier: dict[str, Any]) -> LossPlan:
+        return _choose(design, memory, earlier.get("rank", rank), n_columns, solver)
+
+    return settled("plan", choose, essentials)
+
+
+def _choose(design: DesignMatrix, memory: Any, rank: int | str, n_columns: int, solver: str) -> LossPlan:
+    """Take the widest preconditioner that fits."""
     limit = parse_memory(memory)
     kind, threads = scheduler()
     base = {"process": resident_bytes(), "allowance": ALLOWANCE}
-    m, p = sample_size(design), design.shape[1]
+    m, p = _sample_size(design), design.shape[1]
     ranks: list[int] = [int(rank)] if rank != "auto" else [0, *halving(min(p, _RANK), min(p, 16))]
-    if solver in _PLAIN:
+    if solver in _UNSKETCHED:
         ranks = [0]
     plan = None
     for width in ranks:
@@ -89,13 +104,23 @@ def plan_stochastic(
     return plan
 
 
-#: Rank of a Nyström preconditioner where it is left open.
-_RANK = 256
+#: Rank of a Nyström preconditioner where it is left open; and bytes of rows while one is made.
+_RANK, _BUILDING = 256, 96 << 20
 
 
 def batch_rows(n_rows: int) -> int:
     """Choose the rows of a batch: many where an epoch has many steps anyway."""
     return max(_LEAST_ROWS, min(_MOST_ROWS, n_rows // _STEPS))
+
+
+def _sample_size(design: DesignMatrix) -> int:
+    """Count the rows of a sample for preconditioner and step length.
+
+    More rows make a better preconditioner; beyond sixteen for each column, or a fourth of all, their
+    products cost as much as passes.
+    """
+    n, p = design.shape
+    return min(n, max(_LEAST_SAMPLE, 4 * p, min(16 * p, n // 4)) + batch_rows(n))
 
 
 def solve_stochastic(
@@ -128,16 +153,16 @@ def solve_stochastic(
         trace.residual = record["optimality"] if gap is None else gap
         trace.measure = "optimality" if gap is None else "gap"
 
-    method = _method(estimator.solver, smooth.rank, sum_)
     hybrid = estimator.solver == "hybrid"
     tol = max(estimator.tol, _HANDED_OVER) if hybrid else estimator.tol
-    result = solve(
-        sum_,
-        replace(method, tol=tol, seed=seed),
-        start=start,
-        callback=show,
-        **limits(),
-    )
+    method: OnlineScaled | Stochastic
+    if estimator.solver == "osgm":
+        method = OnlineScaled(tol=tol, seed=seed)
+    else:
+        labels = smooth.outcome.labels
+        warn_if_sorted(smooth.design, WINDOW_BLOCKS, classes=None if labels is None else labels.classes)
+        method = replace(_method(estimator.solver, smooth.rank, sum_), tol=tol, seed=seed)
+    result: Result[Any] = solve(sum_, method, start=start, callback=show, **limits())
     if not hybrid or not (result.converged or result.status.name == "STALLED"):
         return result
     W, intercept = result.value
@@ -175,15 +200,14 @@ def _needs(design: DesignMatrix, rank: int, n_sampled: int, k: int, solver: str)
     outcome = Outcome(Logistic(), np.zeros(k, np.intp))
     evaluate = pass_needs(shifted.with_precision("double"), LossSums(outcome, W, b))
     epoch = minibatch_needs(shifted)
-    wide = 0 if isinstance(design.features, Identity) else p * design.dtype.itemsize
+    probe = batch_rows(design.shape[0]) * p * design.dtype.itemsize
     held = {
         "solver": 24 * 8 * p * k,
-        "sample": int(n_sampled * (design.row_bytes + wide + 24 * (k + 1))),
+        "sample": int(n_sampled * (design.row_bytes + 24 * (k + 1))) + probe,
     }
-    if solver not in _PLAIN:
-        n_metrics = k if k > 1 else 1
+    if solver not in _UNSKETCHED:
         matrix = design.dtype.itemsize * p * p if rank == 0 else 6 * 8 * p * rank
-        held["preconditioner"] = n_metrics * matrix + 96 * (1 << 20)
+        held["preconditioner"] = k * matrix + _BUILDING
     if solver == "hybrid":
         held["Hessians"] = (2 * k + 2) * 8 * p * p
     phases = [setup, evaluate | held, epoch | held]

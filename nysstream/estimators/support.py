@@ -11,7 +11,7 @@ import numpy as np
 from nysstream.arrays import single_threaded_blas
 from nysstream.errors import InputError
 from nysstream.estimators.kernel_machine import KernelMachine, tile_bytes
-from nysstream.journal import Entry, current_journal, journaling, key_of, remembered
+from nysstream.journal import Entry, current_journal, journaling, key_of, remembered, settled
 from nysstream.operators.kernel import TILE_ROWS, KernelOperator, dense, in_order
 from nysstream.operators.pairwise import Kernel, Rows
 from nysstream.solvers import Status
@@ -137,14 +137,9 @@ def solve_all(
     spare = budget.spare + budget.needs["kernel rows"]
     # Rows being evaluated and the store that grows are held beside it for a moment.
     capacity = max(int(spare / 3 / n_threads / (largest * kernel.dtype.itemsize)), min(_FEWEST, largest))
+    # Working sets depend on it, and it on the memory that is free.
+    capacity = settled("capacity", lambda earlier: earlier.get("rows", capacity), lambda rows: {"rows": rows})
     journal = current_journal()
-    if journal is not None:  # working sets depend on it, and it on the memory that is free
-        earlier = journal.settled("capacity")
-        if earlier is None:
-            journal.settle("capacity", {"rows": capacity})
-        else:
-            capacity = earlier["rows"]
-
     identity = None if journal is None else key_of(rows.scaled)
 
     def solve_one(part: Part) -> DualResult:
