@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -507,3 +508,18 @@ def test_nothing_differs_after_kills_at_random_moments():
     assert found["kills"] >= 50
     assert found["different"] == []
     assert found["passes_recalled"] > 0
+
+
+@pytest.mark.parametrize("kind", ["s3", "memory"])
+def test_a_checkpoint_in_object_storage(request, data, kind):
+    place = f"{request.getfixturevalue('s3')}/c" if kind == "s3" else "memory://checkpoints/c"
+    make = partial(ns.Ridge, 1e-2, solver="nystrom", rank=10)
+    whole = make().fit(*data)
+    model, crashes = fit_in_pieces(make, *data, place)
+    assert crashes > 1
+    np.testing.assert_array_equal(model.coef_, whole.coef_)
+    with pytest.raises(OutputExistsError), ns.checkpointing(place):
+        pass
+    with ns.checkpointing(place, overwrite=True) as checkpoint:
+        make().fit(*data)
+    assert checkpoint.n_recalled == 0 < checkpoint.n_kept
