@@ -17,6 +17,7 @@ from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, STOPPED, checkpointed, command, scheduled
 from nysstream.report import summary_table, wording, write_report
 from nysstream.sources.staging import refuse_existing
+from nysstream.sources.verifying import verify as verify_rows
 from nysstream.sources.writing import check_target
 
 fit = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Fit a model to data on disk.")
@@ -38,6 +39,7 @@ def fit_command(name: str) -> Callable[..., None]:
         weight: str | None,
         rows: slice | None,
         missing_chunks: str,
+        verify: bool,
         scheduler: str | None,
         scheduler_file: Path | None,
         local_cluster: int | None,
@@ -69,7 +71,11 @@ def fit_command(name: str) -> Callable[..., None]:
             with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
                 listener = line.passes if hasattr(model, "plan") else line.steps
                 model.callback = listener if line.shown else None
-                model.fit(*open_data(store, data, target, weight, rows, missing_chunks))
+                opened = open_data(store, data, target, weight, rows, missing_chunks)
+                for source in opened if verify else ():
+                    if source is not None:
+                        verify_rows(source)
+                model.fit(*opened)
             if out is not None:
                 model.save(out, overwrite=may_replace(out))
             if report is not None:

@@ -9,15 +9,19 @@ from nysstream.cli.printing import by, print_json, print_table, two_columns
 from nysstream.cli.running import CONVERGED, command
 from nysstream.cli.stores import stored_arrays
 from nysstream.report import wording
+from nysstream.sources import open as open_source
 
 if TYPE_CHECKING:
     from nysstream.cli.stores import StoredArray
 
 
 @command
-def info(store: str, *, data: str | None, json: bool) -> int:
+def info(store: str, *, data: str | None, verify: bool, json: bool) -> int:
     """Describe the arrays of STORE, and say where their layout is bad for streaming."""
     arrays = stored_arrays(store, data)
+    for array in arrays if verify else []:
+        if array.fingerprint is not None:
+            open_source(store, array.name or None, verify=True)
     if json:
         print_json({"store": store, "arrays": [dataclasses.asdict(array) for array in arrays]})
         return CONVERGED

@@ -164,6 +164,10 @@ OPTIONS = {
         "--missing-chunks", str, "What to do about absent chunks.", "warn", metavar="warn|error|fill",
         panel=DATA,
     ),
+    "verify": Option(
+        "--verify", bool, "First read all of it once, and compare the checksums that are stored.", False,
+        panel=DATA,
+    ),
     # What is minimised.
     "alpha": Option("--alpha", float, "Strength of the penalty.", metavar="A"),
     "alphas": Option(

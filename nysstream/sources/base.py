@@ -80,6 +80,11 @@ class RowSource(ABC):
         return 0
 
     @property
+    def checksums(self) -> bool:
+        """Whether stored chunks carry checksums, which every read compares."""
+        return False
+
+    @property
     def row_bytes(self) -> float:
         """Decoded bytes of a stored row (an average where rows differ)."""
         return float(self.shape[1] * self.dtype.itemsize)
@@ -157,6 +162,11 @@ class RowRange(RowSource):
     def decode_bytes(self) -> int:
         """As the whole source."""
         return self.source.decode_bytes
+
+    @property
+    def checksums(self) -> bool:
+        """As the whole source."""
+        return self.source.checksums
 
     @property
     def row_bytes(self) -> float:

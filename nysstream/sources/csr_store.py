@@ -170,6 +170,11 @@ class StoredCSR(RowSource):
         return self._nnz
 
     @property
+    def checksums(self) -> bool:
+        """Whether the chunks of all three arrays carry checksums."""
+        return all(part.checksums for part in (self._data, self._indices, self._indptr))
+
+    @property
     def row_bytes(self) -> float:
         """Bytes of the values, column numbers and pointer of an average row, as read."""
         entries = self._nnz * (self.dtype.itemsize + self._index_dtype.itemsize)

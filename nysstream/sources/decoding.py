@@ -62,15 +62,19 @@ class Zstd:
     overhead: ClassVar[int | None] = None
 
     def decode(self, encoded: Bytes, decoded: Bytes) -> None:
-        """Decompress in place if the frame declares the expected size, else by way of a copy."""
-        if _zstd_content_size(encoded[:18].tobytes()) == decoded.nbytes:
+        """Decompress in place, whatever size the frames declare: they may lie."""
+        declared = _zstd_content_size(encoded[:18].tobytes())
+        if declared is not None and declared < decoded.nbytes:  # there must be more frames
+            decoded.fill(0)
             zstd.decompress(encoded, decoded)
+            first = decoded.tobytes()
+            decoded.fill(255)
+            zstd.decompress(encoded, decoded)
+            if decoded.tobytes() != first:  # the library does not say how much it has written
+                message = f"zstd gives fewer than {decoded.nbytes} bytes"
+                raise ValueError(message)
             return
-        content = zstd.decompress(encoded)
-        if len(content) != decoded.nbytes:
-            message = f"zstd gives {len(content)} bytes, not {decoded.nbytes}"
-            raise ValueError(message)
-        decoded[:] = np.frombuffer(content, np.uint8)
+        zstd.decompress(encoded, decoded)
 
 
 def _zstd_content_size(header: bytes) -> int | None:
@@ -146,10 +150,15 @@ class CRC32C:
 
     def decode(self, encoded: Bytes, decoded: Bytes) -> None:
         """Verify the checksum and copy the data."""
-        _copy(encoded[:-4], decoded)
-        if google_crc32c.value(decoded) != int.from_bytes(encoded[-4:].tobytes(), "little"):
+        _copy(self.verified(encoded), decoded)
+
+    def verified(self, encoded: Bytes) -> Bytes:
+        """Verify the checksum and give the data before it, where they are."""
+        data, stored = encoded[:-4], int.from_bytes(encoded[-4:].tobytes(), "little")
+        if encoded.nbytes < 4 or google_crc32c.value(data) != stored:
             message = "its CRC-32C checksum does not match"
             raise ValueError(message)
+        return data
 
 
 @dataclass(frozen=True)
@@ -185,6 +194,11 @@ class Unshuffle:
         decoded[whole:] = encoded[whole:]
 
 
+def checks(steps: Sequence[Step]) -> bool:
+    """Whether a checksum of the stored bytes, or of what they decode to, is among the steps."""
+    return any(isinstance(step, (CRC32C, Fletcher, Deflate)) for step in steps)
+
+
 def supported(steps: Sequence[Step]) -> bool:
     """Whether the size of every intermediate result follows from those of the first and the last."""
     return sum(step.overhead is None for step in steps) <= 1
@@ -208,6 +222,9 @@ def decode(steps: Sequence[Step], encoded: Bytes, decoded: Bytes) -> None:
     data = encoded
     for number, step in enumerate(steps):
         rest = steps[number + 1 :]
+        if rest and isinstance(step, CRC32C):  # the next step reads them where they are
+            data = step.verified(data)
+            continue
         if not rest:
             target = decoded
         elif any(later.overhead is None for later in rest):

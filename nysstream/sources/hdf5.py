@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -17,6 +18,7 @@ from nysstream.sources.hdf5_members import find_dataset, open_file, refuse_exter
 from nysstream.sources.hdf5_reading import HDF5Reader
 from nysstream.sources.hdf5_remote import RemoteFile, RemoteReader
 from nysstream.sources.locations import local_path
+from nysstream.sources.verifying import refuse_impossible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +43,8 @@ class HDF5Source(RowSource):
     ----------
     dataset : h5py.Dataset, shape (n, p) or (n,)
         Of a file open for reading, which may be closed afterwards; or of a file open for writing or
-        held in memory, which must stay open and cannot be sent to other processes.
+        held in memory, which must stay open and cannot be sent to other processes. Of a file that another
+        process is writing to (SWMR), the rows that are there now.
     missing_chunks : {"warn", "error", "fill"}
         What to do about chunks that were never written, and so read as the fill value.
     allow_external : bool
@@ -79,6 +82,8 @@ class HDF5Source(RowSource):
         if not dataset:
             message = "the HDF5 dataset is closed; keep its file open until it has been wrapped"
             raise InputError(message)
+        if dataset.file.swmr_mode:
+            dataset.refresh()  # the rows that are there now
         self._member = name or dataset.name
         self._remote = path is not None and local_path(path) is None
         file = path or dataset.file.filename
@@ -96,8 +101,11 @@ class HDF5Source(RowSource):
         self.shape, self.dtype, self.vector = numeric_matrix(self.name, dataset.shape, dtype)
         if not allow_external:
             refuse_external(dataset, self.name)
+        if dataset.chunks:
+            refuse_impossible(self.name, self.shape, (*dataset.chunks, 1)[:2], self.dtype.itemsize)
         self.chunk_rows = int(dataset.chunks[0]) if dataset.chunks else 1
-        live = dataset.file.mode != "r" or dataset.file.driver != ("fileobj" if self._remote else "sec2")
+        growing = dataset.file.mode != "r" or dataset.file.swmr_mode
+        live = growing or dataset.file.driver != ("fileobj" if self._remote else "sec2")
         self._live: Any = dataset if live else None
         self._token = new_token()
         reader = HDF5Reader(dataset, self.name, live=True) if live else self._reopened()
@@ -134,7 +142,10 @@ class HDF5Source(RowSource):
         """
         path = local_path(url) or url
         remote = RemoteFile(url, anonymous=anonymous) if local_path(url) is None else None
-        with open_file(path, file=remote) as file:
+        with ExitStack() as stack:
+            file = open_file(path, file=remote)
+            if not file.swmr_mode:  # HDF5 has to read what is being written
+                stack.enter_context(file)
             dataset = find_dataset(file, name, path, allow_external=allow_external)
             return cls(
                 dataset,
@@ -164,6 +175,11 @@ class HDF5Source(RowSource):
     def decode_bytes(self) -> int:
         """The stored bytes of a chunk and its decoded block."""
         return self._reader().decode_bytes
+
+    @property
+    def checksums(self) -> bool:
+        """Whether chunks carry checksums, as those of Fletcher-32 and gzip do."""
+        return self._reader().checksums
 
     def read(self, rows: slice, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Read a run of rows.

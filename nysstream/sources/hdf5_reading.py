@@ -10,6 +10,7 @@ import numpy as np
 from nysstream.errors import SourceError
 from nysstream.sources.checking import assign, reason
 from nysstream.sources.chunks import pieces
+from nysstream.sources.decoding import checks
 from nysstream.sources.hdf5_layout import ChunkIndex, chunk_index, contiguous_offset, missing_filter
 from nysstream.sources.npy import NpySource
 from nysstream.sources.scratch import scratch
@@ -79,6 +80,11 @@ class HDF5Reader:
             return self._plain.decode_bytes
         run = self._chunk[0] * self._shape[1] * self._dtype.itemsize
         return int(max(_PIECE_BYTES, run) + 2 * self._chunk[0] * self._chunk[1] * self._dtype.itemsize)
+
+    @property
+    def checksums(self) -> bool:
+        """Whether chunks carry checksums."""
+        return self._index is not None and checks(self._index.layout(0).steps)
 
     def read(self, rows: slice, out: NDArray[Any]) -> None:
         """Fill ``out`` with a run of rows.

@@ -13,6 +13,7 @@ from zarr.core.sync import sync
 
 from nysstream.errors import NysstreamError, SourceError
 from nysstream.sources.chunks import ChunkLayout, Piece, pieces, runs_of
+from nysstream.sources.decoding import checks
 from nysstream.sources.fetching import Window, requests_at_once
 from nysstream.sources.hdf5_layout import chunk_index, contiguous_offset
 from nysstream.sources.remote import advice_on, explained, remote_store
@@ -175,6 +176,11 @@ class RemoteReader:
         run = max(_RUN_BYTES, self._chunk.encoded_bound)
         steps = 0 if self._index is None else self._index.layout(0).scratch_bytes + self._chunk.nbytes
         return run * requests_at_once(run) + steps
+
+    @property
+    def checksums(self) -> bool:
+        """Whether chunks carry checksums."""
+        return self._index is not None and checks(self._index.layout(0).steps)
 
     def expecting(self, runs: Iterable[slice]) -> Window:
         """Give what :meth:`read` takes as ``window`` to have these runs of rows fetched ahead."""

@@ -10,6 +10,7 @@ from nysstream.sources.base import RowSource
 from nysstream.sources.csr_groups import PARTS, SparseGroup, declared_shape
 from nysstream.sources.csr_store import StoredCSR
 from nysstream.sources.locations import checked_location, local_path
+from nysstream.sources.verifying import verify as verify_rows
 
 
 class SourceKind(Protocol):
@@ -33,6 +34,7 @@ def open(
     *,
     rows: slice | None = None,
     missing_chunks: Literal["warn", "error", "fill"] = "warn",
+    verify: bool = False,
     **options: Any,
 ) -> RowSource:
     """Open a matrix (or vector) that is stored in a file, a directory or an object store.
@@ -50,6 +52,9 @@ def open(
     missing_chunks : {"warn", "error", "fill"}
         What to do about chunks that are absent and therefore read as the fill value. Ignored for a
         store that publishes ``committed_rows``, where they are an error.
+    verify : bool
+        Read all of it once, and compare every stored checksum. Checksums are compared whenever a chunk is
+        read; this does it before anything else happens.
     **options
         For Zarr ``anonymous`` (open an object store without credentials), for HDF5
         ``allow_external`` (follow external links, external storage and virtual datasets).
@@ -71,7 +76,7 @@ def open(
 
     Notes
     -----
-    Cost: metadata, and one look-up per chunk (a listing in object storage); no pass.
+    Cost: metadata, and one look-up per chunk (a listing in object storage); no pass, one with ``verify``.
     """
     from nysstream.sources import SOURCES  # the registry names the classes, and re-exports this
 
@@ -87,7 +92,10 @@ def open(
                     raise
                 message = f"{location}: {kind.__name__} does not take all of the options {sorted(options)}"
                 raise InputError(message) from error
-            return source if rows is None else source.restrict(rows)
+            source = source if rows is None else source.restrict(rows)
+            if verify:
+                verify_rows(source)
+            return source
     raise _unknown(location)
 
 

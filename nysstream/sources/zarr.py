@@ -13,9 +13,12 @@ from nysstream.errors import DataWarning, InputError, MissingChunksError, Source
 from nysstream.sources.base import RowReads, RowSource
 from nysstream.sources.checking import numeric_matrix, output_for
 from nysstream.sources.chunks import Piece
+from nysstream.sources.decoding import checks
 from nysstream.sources.fingerprint import fingerprint_of
 from nysstream.sources.handles import handle_of, new_token
 from nysstream.sources.locations import is_url, local_path
+from nysstream.sources.verifying import refuse_impossible
+from nysstream.sources.zarr_layout import array_layout, refuse_code
 from nysstream.sources.zarr_members import committed_rows, find_array
 from nysstream.sources.zarr_reading import ZarrReader
 from nysstream.sources.zarr_store import location_of, open_store, pickled_by_value
@@ -88,6 +91,10 @@ class ZarrSource(RowSource):
         except NotImplementedError as error:
             message = f"{self.name} has chunks of irregular sizes; copy it to regular ones"
             raise InputError(message) from error
+        layout = array_layout(array)
+        inner = (0, 0) if layout.shard is None or layout.chunk is None else layout.chunk.shape
+        refuse_impossible(self.name, (n_rows, n_columns), layout.shape, self.dtype.itemsize, inner)
+        refuse_code(array, self.name)
         self._committed = committed_rows(array, self.name)
         self.shape = (n_rows if self._committed is None else self._committed, n_columns)
         self._missing = "error" if self._committed is not None else missing_chunks
@@ -149,6 +156,12 @@ class ZarrSource(RowSource):
     def decode_bytes(self) -> int:
         """The stored bytes of a chunk (or of neighbours within a shard) and its decoded block."""
         return self._reader().decode_bytes
+
+    @property
+    def checksums(self) -> bool:
+        """Whether chunks carry checksums, as those of CRC32C, Fletcher-32 and gzip do."""
+        chunk = self._reader().layout.chunk
+        return chunk is not None and checks(chunk.steps)
 
     def read(self, rows: slice, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Read a run of rows.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from nysstream.errors import SourceError
 from nysstream.sources.chunks import ChunkLayout
 from nysstream.sources.decoding import CRC32C, LZ4, Blosc, Deflate, Step, Unshuffle, Zstd, supported
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+#: Where metadata of either format name codecs.
+_CODECS = ("codecs", "filters", "compressor", "configuration", "index_codecs")
 _ABSENT = np.uint64(2**64 - 1)
 
 
@@ -112,6 +115,31 @@ def array_layout(array: Any) -> ArrayLayout:
     grid = (stored[0] // inner[0], stored[1] // inner[1])
     shard = ShardLayout(grid, settings.get("index_location", "end") == "start", "crc32c" in index)
     return ArrayLayout(stored, chunk, shard)
+
+
+def refuse_code(array: Any, name: str) -> None:
+    """Refuse an array whose chunks would be executed, as those of the codec ``pickle`` are.
+
+    Raises
+    ------
+    SourceError
+        If such a codec is among those of the array.
+    """
+    if "pickle" in _names(array.metadata.to_dict()):
+        message = f"{name} is stored by the codec pickle, which runs what it reads; it is not opened"
+        raise SourceError(message)
+
+
+def _names(part: Any) -> set[str]:
+    """List what codecs are called, at any depth."""
+    if isinstance(part, (list, tuple)):
+        return set().union(*(_names(item) for item in part))
+    if not isinstance(part, dict):
+        config = getattr(part, "get_config", None)
+        return _names(config()) if callable(config) else set()
+    own = {str(part[key]).removeprefix("numcodecs.") for key in ("id", "name") if key in part}
+    inside = (part[key] for key in _CODECS if key in part)
+    return own.union(*(_names(item) for item in inside))
 
 
 def _two(shape: Sequence[int]) -> tuple[int, int]:
