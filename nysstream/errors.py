@@ -51,3 +51,7 @@ class DataWarning(NysstreamWarning):
 
 class AccuracyWarning(NysstreamWarning):
     """The answer is less certain than asked for: not unique, or below the noise floor."""
+
+
+class OrderWarning(NysstreamWarning):
+    """The rows are sorted, and the method visits them a few blocks at a time."""

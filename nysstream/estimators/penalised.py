@@ -293,13 +293,17 @@ class Penalised(LinearModel, BaseEstimator, Settings):
         assert centering is not None
         centred = replace(design, centering=replace(centering, target_mean=np.zeros(design.n_targets)))
         k = outcome.columns.size
+        sample = None
+        if rows is not None:
+            mapped = plan.method not in STOCHASTIC
+            sample = sampled_design(centred, rows, sampled[0], outcome, weight, mapped=mapped)
         smooth = GeneralLoss(
             centred,
             outcome,
             k,
             method=plan.method,
             fit_intercept=self.fit_intercept,
-            sample=None if rows is None else sampled_design(centred, rows, sampled[0], outcome, weight),
+            sample=sample,
             rank=plan.rank,
             rng=np.random.default_rng(as_seed(self.random_state)),
         )
@@ -338,9 +342,15 @@ class Penalised(LinearModel, BaseEstimator, Settings):
 
 
 def sampled_design(
-    design: DesignMatrix, rows: NDArray[np.int64], sampled: Any, outcome: Outcome, total: float
+    design: DesignMatrix,
+    rows: NDArray[np.int64],
+    sampled: Any,
+    outcome: Outcome,
+    total: float,
+    *,
+    mapped: bool = True,
 ) -> Sample:
-    """Make a design of sampled rows, their features computed once and kept."""
+    """Make a design of sampled rows, their features computed once and kept if they are to be mapped."""
     X, weight = sampled
     assert design.target is not None
     y = np.concatenate(
@@ -351,13 +361,14 @@ def sampled_design(
             for a in range(0, design.shape[0], 1 << 18)
         ]
     )
-    Z = X if isinstance(design.features, Identity) else design.features(X.astype(design.dtype))
+    mapped = mapped and not isinstance(design.features, Identity)
+    Z = design.features(X.astype(design.dtype)) if mapped else X
     part = replace(
         design,
         source=as_source(Z),
         target=as_source(y),
         weight=None if design.weight is None else as_source(weight),
-        features=Identity(),
+        features=Identity() if mapped else design.features,
         cache_bytes=0,
     )
     h = weight

@@ -50,7 +50,7 @@ STOCHASTIC = (*_PRECONDITIONED, *_PLAIN, "osgm")
 #: Those without a preconditioner made of sampled rows.
 _UNSKETCHED = (*_PLAIN, "osgm")
 #: Most and fewest rows of a batch, and the steps of an epoch to have where both allow it.
-_MOST_ROWS, _LEAST_ROWS, _STEPS = 4096, 64, 64
+_MOST_ROWS, _LEAST_ROWS, _STEPS = 8192, 64, 32
 _LEAST_SAMPLE = 4096
 #: Accuracy from which the deterministic method goes on.
 _HANDED_OVER = 1e-3

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from nysstream.arrays import get_device
 from nysstream.errors import InputError
 from nysstream.sketching.factored import Factored, add_squares
 from nysstream.sketching.metric import DenseMetric, DiagonalMetric, LowRankMetric, Metric
 from nysstream.sketching.sketch import Sketch
+from nysstream.streaming.window import map_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +47,7 @@ class SampledRows:
     Parameters
     ----------
     design : DesignMatrix
-        Of the rows, in memory and after the feature map.
+        Of the rows, in memory; they are mapped as they are needed.
     intercept : bool
         Whether the column of ones is there: :math:`p' = p + 1`.
     """
@@ -52,53 +55,72 @@ class SampledRows:
     design: DesignMatrix
     intercept: bool
 
-    def __post_init__(self) -> None:
-        Z = self.design.source.read(slice(0, self.design.shape[0]))
-        Z = Z.astype(self.design.dtype, copy=False)
-        centering = self.design.centering
-        if centering is not None and centering.shift is not None:
-            Z = Z - centering.shift.astype(Z.dtype)
-        object.__setattr__(self, "Z", Z)
-
     @property
     def shape(self) -> tuple[int, int]:
         """Rows, and columns with that of ones."""
         m, p = self.design.shape
         return m, p + self.intercept
 
-    def chunks(self, weight: Vector) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Give rows times the roots of their weights, dense and C-ordered, a few at a time."""
-        m, width = self.shape
-        p = self.design.shape[1]
-        Z: Any = self.Z  # type: ignore[attr-defined]
+    @functools.cached_property
+    def mapped(self) -> Any:
+        """All rows after the feature map and less the shift; for few of them, that are multiplied often."""
+        return self._map(self.design.source.read(slice(0, self.design.shape[0])))
+
+    def part(self, rows: NDArray[np.intp]) -> SampledRows:
+        """Give some of the rows."""
+        d = self.design
+        everything = slice(0, d.shape[0])
+        sources = [
+            None if source is None else source.read(everything)[rows]
+            for source in (d.source, d.target, d.weight)
+        ]
+        return SampledRows(
+            replace(d, source=sources[0], target=sources[1], weight=sources[2]), self.intercept
+        )
+
+    def _map(self, raw: Any) -> Any:
         centering = self.design.centering
-        step = max(256, _CHUNK_BYTES // (Z.dtype.itemsize * width))
+        Z = map_rows(self.design, raw, get_device("cpu"))
+        shifted = centering is not None and centering.shift is not None
+        return Z - centering.shift.astype(Z.dtype) if shifted else Z
+
+    def pieces(self) -> Iterator[tuple[slice, Any]]:
+        """Give rows after the feature map and less the shift, a few at a time."""
+        m, width = self.shape
+        step = max(256, _CHUNK_BYTES // (self.design.dtype.itemsize * width))
         for a in range(0, m, step):
             rows = slice(a, min(a + step, m))
-            part = Z[rows]
-            R = np.ones((part.shape[0], width), Z.dtype)
+            yield rows, self._map(self.design.source.read(rows))
+
+    def chunks(self, weight: Vector) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Give centred and scaled rows times the roots of their weights, dense and C-ordered."""
+        width, p = self.shape[1], self.design.shape[1]
+        centering, dtype = self.design.centering, self.design.dtype
+        for rows, part in self.pieces():
+            R = np.ones((part.shape[0], width), dtype)
             R[:, :p] = part.toarray() if hasattr(part, "toarray") else part
             if centering is not None:
-                R[:, :p] -= centering.rest.astype(Z.dtype)
-                R[:, :p] /= centering.scale.astype(Z.dtype)
-            R *= np.sqrt(weight[rows])[:, None].astype(Z.dtype)
+                R[:, :p] -= centering.rest.astype(dtype)
+                R[:, :p] /= centering.scale.astype(dtype)
+            R *= np.sqrt(weight[rows])[:, None].astype(dtype)
             yield rows, R
 
-    def multiply(self, V: Block) -> Block:
-        """Multiply rows by a block ``(p', k)``."""
-        Z: Any = self.Z  # type: ignore[attr-defined]
+    def multiply(self, V: Block, *, keep: bool = False) -> Block:
+        """Multiply rows by a block ``(p', k)``; with ``keep`` they stay mapped."""
         p, centering = self.design.shape[1], self.design.centering
         U = V[:p] if centering is None else V[:p] / centering.scale[:, None]
-        T = np.asarray(Z @ U.astype(Z.dtype), dtype=np.float64)
+        U = U.astype(self.design.dtype)
+        T = np.empty((self.shape[0], V.shape[1]))
+        for rows, Z in [(slice(0, self.shape[0]), self.mapped)] if keep else self.pieces():
+            T[rows] = Z @ U
         if centering is not None:
             T -= centering.rest @ U
         return T + V[p] if self.intercept else T
 
     def multiply_back(self, T: Block) -> Block:
-        """Multiply the transposed rows by a block ``(m, k)``."""
-        Z: Any = self.Z  # type: ignore[attr-defined]
+        """Multiply the transposed rows, which stay mapped, by a block ``(m, k)``."""
         centering, total = self.design.centering, T.sum(axis=0)
-        product = np.asarray(Z.T @ T.astype(Z.dtype), dtype=np.float64)
+        product = np.asarray(self.mapped.T @ T.astype(self.design.dtype), dtype=np.float64)
         if centering is not None:
             product = (product - np.outer(centering.rest, total)) / centering.scale[:, None]
         return np.vstack([product, total]) if self.intercept else product

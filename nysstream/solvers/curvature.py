@@ -13,14 +13,10 @@ from nysstream.solvers.columns import dots
 from nysstream.streaming import Tile
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from nysstream.sketching.subsampled import SubsampledHessian
     from nysstream.solvers.finite_sum import FiniteSum
     from nysstream.solvers.quadratic import Block, Vector
 
-#: Of so many sampled rows one is kept out of the preconditioner, to measure it.
-_FRESH = 4
 #: Iterations of the power method, and by how much a fresh sample may exceed the metric before the damping
 #: grows, by which factor and how often.
 _POWER, _MOST, _GROWTH, _ATTEMPTS = 20, 32.0, 10.0, 6
@@ -62,8 +58,11 @@ def measure(problem: FiniteSum, at: Block, hessian: SubsampledHessian, seed: int
     m, k = rows.shape[0], at.shape[1]
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1])))
     curvature = _curvature(problem, rows, at)
-    fresh = np.arange(m) % _FRESH == _FRESH - 1 if m >= _FRESH else np.ones(m, np.bool_)
-    share = fresh if fresh.all() else ~fresh
+    # As many fresh rows as a batch has: it is the batches' curvature that steps must be short for.
+    n_fresh = max(1, min(problem.batches.batch_rows, m // 2))
+    fresh = np.unique(np.linspace(0, m - 1, n_fresh).astype(np.intp))
+    share = np.ones(m, np.bool_)
+    share[fresh] = m == 1
     scale = problem.factor * m / np.count_nonzero(share)
     loss = problem.outcome.loss
     groups: list[int] = []  # the first column of each
@@ -80,14 +79,15 @@ def measure(problem: FiniteSum, at: Block, hessian: SubsampledHessian, seed: int
         hessian.build(rows, scale * np.where(share, curvature[:, j], 0.0), problem.l2[:, j], rng)
         for j in groups
     ]
-    weight = problem.factor * m / np.count_nonzero(fresh) * fresh
+    probe = rows.part(fresh)
+    weight = problem.factor * m / fresh.size
     start = rng.standard_normal(at.shape)
     dampings = np.array([part.damping for part in parts])
     for attempt in range(_ATTEMPTS):
         metric = ColumnMetrics(
             [part.metric(damping) for part, damping in zip(parts, dampings, strict=True)], of
         )
-        smoothness = _largest(problem, rows, at, curvature, weight, metric, start)
+        smoothness = _largest(problem, probe, at, weight * curvature[fresh], weight, metric, start)
         steep = np.array([smoothness[of == i].max() > _MOST for i in range(len(parts))])
         if hessian.kind == "identity" or not steep.any() or attempt == _ATTEMPTS - 1:
             break
@@ -97,14 +97,14 @@ def measure(problem: FiniteSum, at: Block, hessian: SubsampledHessian, seed: int
 
 def _curvature(problem: FiniteSum, rows: SampledRows, at: Block) -> Block:
     """Give the weighted curvatures of the sampled rows, (m, k)."""
-    y, weight = _outcomes(problem)
+    y, weight = _outcomes(problem, rows)
     z = rows.multiply(at)
     h = np.asarray(problem.outcome.loss.curvature(z, y), np.float64)
     return h if weight is None else h * weight[:, None]
 
 
-def _outcomes(problem: FiniteSum) -> tuple[Any, Any]:
-    sample = problem.sample
+def _outcomes(problem: FiniteSum, rows: SampledRows) -> tuple[Any, Any]:
+    sample = rows.design
     everything = slice(0, sample.shape[0])
     assert sample.target is not None
     y = np.asarray(sample.target.read(everything), np.float64)
@@ -117,23 +117,23 @@ def _largest(
     rows: SampledRows,
     at: Block,
     curvature: Block,
-    weight: NDArray[np.float64],
+    scale: float,
     metric: Metric,
     start: Block,
 ) -> Vector:
     """Estimate the largest eigenvalue of the fresh sample's Hessian relative to a metric, by columns."""
     coupled, loss = problem.coupled, problem.outcome.loss
-    y, given = _outcomes(problem) if coupled else (None, None)
-    z = rows.multiply(at) if coupled else None
+    y, given = _outcomes(problem, rows) if coupled else (None, None)
+    z = rows.multiply(at, keep=True) if coupled else None
 
     def product(X: Block) -> Block:
-        T = rows.multiply(X)
+        T = rows.multiply(X, keep=True)
         if coupled:
-            T = loss.curvature_product(z, y, T)  # type: ignore[attr-defined]
+            T = scale * loss.curvature_product(z, y, T)  # type: ignore[attr-defined]
             T = T if given is None else T * given[:, None]
         else:
             T = curvature * T
-        return rows.multiply_back(weight[:, None] * T) + problem.l2 * X
+        return rows.multiply_back(T) + problem.l2 * X
 
     def inner(A: Block, B: Block) -> Vector:
         products = dots(A, B)

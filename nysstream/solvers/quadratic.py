@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -124,6 +124,15 @@ class Certified:
     def measure(self) -> Vector:
         """What tolerances are about, shape (k,): relative gaps, or distances from optimality without one."""
         return np.where(np.isfinite(self.bound), self.relative_gap, self.optimality)
+
+    def record(self) -> dict[str, Any]:
+        """Describe the worst column, for histories; no gap where some column has none."""
+        gap = self.relative_gap
+        return {
+            "objective": self.objective,
+            "duality_gap": float(gap.max()) if np.isfinite(gap).all() else None,
+            "optimality": float(self.optimality.max()),
+        }
 
     def merge(self, found: Certified) -> tuple[NDArray[np.bool_], Certified]:
         """Choose the better iterate for each column, and the higher bound, whose ever it was.

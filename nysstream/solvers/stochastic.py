@@ -129,13 +129,7 @@ class Stochastic(Solver[FiniteSum, EpochState]):
 
     def report(self, problem: FiniteSum, state: EpochState) -> dict[str, Any]:
         """Measure the certificate of the worst column."""
-        gap = state.certified.relative_gap
-        return {
-            "iterations": state.epoch,
-            "objective": state.certified.objective,
-            "duality_gap": float(gap.max()) if np.isfinite(gap).all() else None,
-            "optimality": float(state.certified.optimality.max()),
-        }
+        return {"iterations": state.epoch} | state.certified.record()
 
     def passes_ahead(self, problem: FiniteSum, state: EpochState) -> int:
         """Count the epoch, what is evaluated within it, and the evaluation at its end."""

@@ -23,7 +23,7 @@ from nysstream.streaming.cache import block_cache, mapped_cache
 from nysstream.streaming.needs import scheduler, tile_bytes
 from nysstream.streaming.prefetch import needs_slots, slot_pool
 from nysstream.streaming.reduction import Tile
-from nysstream.streaming.window import Window
+from nysstream.streaming.window import Window, map_rows
 from nysstream.trace import Cost, PassRecord, current_trace, listening, report_rows
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Batch:
             rows = self.rows[places]
             Z = window.take(rows, device)
             if not window.mapped:
-                Z = _map(design, Z, device)
+                Z = map_rows(design, Z, device)
             if shift is not None:
                 Z = Z - shift
             at = window.places(rows)
@@ -298,7 +298,7 @@ class Minibatches:
         Z = device.empty((b - a, design.shape[1]), design.dtype)
         step = design.tile_rows()
         for i in range(0, b - a, step):
-            Z[i : i + step, ...] = _map(design, raw[i : i + step], device)
+            Z[i : i + step, ...] = map_rows(design, raw[i : i + step], device)
         if cache.reserve(block, (b - a) * design.shape[1] * design.dtype.itemsize):
             cache.put(block, Z)
         return Z
@@ -348,11 +348,3 @@ def _keeps_features(design: DesignMatrix, device: Device) -> bool:
         return False
     wide = design.shape[0] * design.shape[1] * design.dtype.itemsize
     return mapped_cache(design, device).capacity >= wide
-
-
-def _map(design: DesignMatrix, raw: Any, device: Device) -> Any:
-    """Apply the feature map to rows as stored."""
-    if design.source.sparse:
-        return design.features(raw.astype(design.dtype, copy=False))
-    dtype = getattr(device.xp, design.dtype.name)
-    return design.features(device.xp.astype(raw, dtype, copy=False))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nysstream.arrays import Device
+    from nysstream.streaming.design import DesignMatrix
 
     Rows = NDArray[np.int64]
 
@@ -75,3 +76,11 @@ class Window:
             return parts[0] if len(parts) == 1 else stack(parts, format="csr")
         parts = [device.put(part) if isinstance(part, np.ndarray) else part for part in parts]
         return parts[0] if len(parts) == 1 else device.xp.concat(parts, axis=0)
+
+
+def map_rows(design: DesignMatrix, raw: Any, device: Device) -> Any:
+    """Apply a design's feature map to rows as stored, (t, d)."""
+    if design.source.sparse:
+        return design.features(raw.astype(design.dtype, copy=False))
+    dtype = getattr(device.xp, design.dtype.name)
+    return design.features(device.xp.astype(raw, dtype, copy=False))
