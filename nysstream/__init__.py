@@ -30,6 +30,7 @@ from nysstream.sketching.nystrom_sketch import NystromSketch
 from nysstream.solvers import Result, descent, pcg
 from nysstream.sources import RowSource, open
 from nysstream.sources.converting import convert
+from nysstream.sources.growing import append
 from nysstream.streaming import DesignMatrix, GivenFolds, GroupedFolds, HashedFolds, Reduction, reduce
 from nysstream.version import __version__ as __version__
 
@@ -60,6 +61,7 @@ __all__ = [
     "RidgeCV",
     "RowSource",
     "TweedieRegressor",
+    "append",
     "as_operator",
     "checkpointing",
     "convert",

@@ -268,7 +268,7 @@ def run_command(words: list[str], folder: Path) -> str:
 
 
 def test_the_readme_commands_run_in_order(readme_folder):
-    assert len(readme_commands()) == 5
+    assert len(readme_commands()) == 9
     for words in readme_commands():
         assert run_command(words, readme_folder)
 
@@ -284,6 +284,7 @@ def test_json_has_the_keys_that_are_promised(readme_folder):
         ["info", "data.zarr"],
         ["sketch", "data.zarr", "--rank", "5"],
         ["predict", "model.zarr", "data.zarr", "--out", "predictions.zarr"],
+        ["watch", "live.model", "live.zarr", "--for", "0.1"],
     ]
     ran = set()
     for words in [*readme_commands(), *extra]:

@@ -17,6 +17,29 @@ from nysstream.sources.listing import sequential_format
 from nysstream.sources.locations import is_url
 
 Strings = list[str] | None
+#: Options that say how rows are read from SRC.
+Data = Annotated[str | None, typer.Option("--data", metavar="NAME", help="Array of SRC that becomes x.")]
+Target = Annotated[
+    Strings,
+    typer.Option("--target", metavar="NAME|URL[#NAME]", help="What becomes y; repeat for several columns."),
+]
+Weight = Annotated[
+    str | None, typer.Option("--weight", metavar="NAME|URL[#NAME]", help="What becomes weight.")
+]
+Columns = Annotated[
+    Strings,
+    typer.Option("--columns", metavar="A,B", help="Columns of a table that make x; all others by default."),
+]
+Format = Annotated[
+    str | None, typer.Option("--format", metavar="csv|parquet|libsvm|npz", help="Read files as this.")
+]
+Delimiter = Annotated[str | None, typer.Option("--delimiter", help="Of CSV.")]
+NoHeader = Annotated[bool, typer.Option("--no-header", help="The first line of CSV is data.")]
+NFeatures = Annotated[
+    int | None,
+    typer.Option("--n-features", min=1, help="Columns of LIBSVM text; as many as are found by default."),
+]
+Memory = Annotated[str, typer.Option("--memory", metavar="SIZE", help="Limit for the whole process.")]
 
 
 @command
@@ -33,33 +56,14 @@ def convert(
         str, typer.Argument(metavar="DEST", help="Zarr group to write; sparse rows also to an HDF5 file.")
     ],
     *,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="NAME", help="Array of SRC that becomes x.")
-    ] = None,
-    target: Annotated[
-        Strings,
-        typer.Option(
-            "--target", metavar="NAME|URL[#NAME]", help="What becomes y; repeat for several columns."
-        ),
-    ] = None,
-    weight: Annotated[
-        str | None, typer.Option("--weight", metavar="NAME|URL[#NAME]", help="What becomes weight.")
-    ] = None,
-    columns: Annotated[
-        Strings,
-        typer.Option(
-            "--columns", metavar="A,B", help="Columns of a table that make x; all others by default."
-        ),
-    ] = None,
-    format: Annotated[
-        str | None, typer.Option("--format", metavar="csv|parquet|libsvm|npz", help="Read files as this.")
-    ] = None,
-    delimiter: Annotated[str | None, typer.Option("--delimiter", help="Of CSV.")] = None,
-    no_header: Annotated[bool, typer.Option("--no-header", help="The first line of CSV is data.")] = False,
-    n_features: Annotated[
-        int | None,
-        typer.Option("--n-features", min=1, help="Columns of LIBSVM text; as many as are found by default."),
-    ] = None,
+    data: Data = None,
+    target: Target = None,
+    weight: Weight = None,
+    columns: Columns = None,
+    format: Format = None,
+    delimiter: Delimiter = None,
+    no_header: NoHeader = False,
+    n_features: NFeatures = None,
     rows: slice | None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Of x; as stored by default.")] = None,
     chunk_rows: Annotated[
@@ -68,7 +72,9 @@ def convert(
     codec: Annotated[
         str, typer.Option("--codec", metavar="blosc-lz4|zstd|gzip|none", help="Compression.")
     ] = "blosc-lz4",
-    checksum: Annotated[bool, typer.Option("--checksum", help="Add a checksum to every chunk.")] = False,
+    checksum: Annotated[
+        bool, typer.Option("--checksum/--no-checksum", help="Add a checksum to every chunk.")
+    ] = True,
     shuffle: Annotated[
         int | None, typer.Option("--shuffle", metavar="SEED", min=0, help="Put the rows in a random order.")
     ] = None,
@@ -76,33 +82,17 @@ def convert(
         bool | None,
         typer.Option("--dense/--no-dense", help="Whether sparse rows are written as dense ones."),
     ] = None,
-    memory: Annotated[
-        str, typer.Option("--memory", metavar="SIZE", help="Limit for the whole process.")
-    ] = "1GiB",
+    memory: Memory = "1GiB",
     overwrite: bool,
     json: bool,
 ) -> int:
     """Write rows from any format as row-chunked Zarr, which streams fastest, as arrays x, y and weight."""
-    stored = sequential_format(source, format) in (None, "npz")
-    options: dict[str, Any] = {}
-    if delimiter is not None:
-        options["delimiter"] = delimiter
-    if no_header:
-        options["header"] = False
-    if n_features is not None:
-        if sequential_format(source, format) != "libsvm":
-            message = f"--n-features is about LIBSVM text, and {source} is none: leave it out"
-            raise InputError(message)
-        options["n_features"] = n_features
     with ProgressLine() as line:
         written = converting.convert(
             source,
             destination,
-            name=data,
-            target=_companion(source, target, stored=stored),
-            weight=_companion(source, None if weight is None else [weight], stored=stored),
-            columns=None if columns is None else [name for item in columns for name in item.split(",")],
-            format=format,
+            target=companion(source, target, format),
+            weight=companion(source, None if weight is None else [weight], format),
             rows=rows,
             dtype=dtype,
             chunk_rows=chunk_rows,
@@ -113,7 +103,7 @@ def convert(
             overwrite=overwrite,
             memory=memory,
             progress=(lambda done, total: line.rows("converting", done, total)) if line.shown else None,
-            **options,
+            **reading(source, data, columns, format, delimiter, no_header=no_header, n_features=n_features),
         )
     record = {
         "store": written.target,
@@ -142,11 +132,37 @@ def convert(
     return CONVERGED
 
 
-def _companion(source: str, names: Strings, *, stored: bool) -> Any:
+def reading(
+    source: str,
+    data: str | None,
+    columns: Strings,
+    format: str | None,
+    delimiter: str | None,
+    *,
+    no_header: bool,
+    n_features: int | None,
+) -> dict[str, Any]:
+    """Say how rows are read, in the words of :func:`nysstream.convert`."""
+    options: dict[str, Any] = {"name": data, "format": format}
+    options["columns"] = None if columns is None else [name for item in columns for name in item.split(",")]
+    if delimiter is not None:
+        options["delimiter"] = delimiter
+    if no_header:
+        options["header"] = False
+    if n_features is not None:
+        if sequential_format(source, format) != "libsvm":
+            message = f"--n-features is about LIBSVM text, and {source} is none: leave it out"
+            raise InputError(message)
+        options["n_features"] = n_features
+    return options
+
+
+def companion(source: str, names: Strings, format: str | None) -> Any:
     """Say what goes with x: column names, or the name of an array, or an array of another store."""
     if not names:
         return None
     if len(names) > 1:
         return names
+    stored = sequential_format(source, format) in (None, "npz")
     elsewhere = "#" in names[0] or is_url(names[0]) or os.path.exists(names[0])
     return open_beside(source, names[0]) if stored and elsewhere else names[0]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nysstream.cli.append import append
 from nysstream.cli.convert import convert
 from nysstream.cli.demo import demo
 from nysstream.cli.fit import fit
@@ -15,6 +16,7 @@ from nysstream.cli.predict import predict, score
 from nysstream.cli.report import report
 from nysstream.cli.sketch import sketch
 from nysstream.cli.update import update
+from nysstream.cli.watch import watch
 from nysstream.version import __version__
 
 app = typer.Typer(
@@ -27,10 +29,12 @@ app = typer.Typer(
 )
 app.command("info")(info)
 app.command("convert")(convert)
+app.command("append")(append)
 app.add_typer(plan, name="plan")
 app.command("sketch")(sketch)
 app.add_typer(fit, name="fit")
 app.command("update")(update)
+app.command("watch")(watch)
 app.command("predict")(predict)
 app.command("score")(score)
 app.command("report")(report)

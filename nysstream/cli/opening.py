@@ -12,6 +12,9 @@ from nysstream.sources.locations import is_url
 if TYPE_CHECKING:
     from nysstream.sources import RowSource
 
+#: Openings of arrays that turn out to differ in their rows.
+_OPENINGS = 5
+
 
 def open_rows(
     store: str, name: str | None = None, rows: slice | None = None, missing_chunks: str = "warn"
@@ -71,17 +74,22 @@ def open_data(
     InputError, SourceError
         If one of them cannot be opened; says by which option to name it.
     """
-    X = open_rows(store, data, rows, missing_chunks)
-    try:
-        y = open_beside(store, target or "y", rows, missing_chunks)
-    except (InputError, SourceError) as error:
-        if target is not None:
-            raise
-        message = (
-            f"no targets were named and y, the default, will not do: {error}. Give --target NAME or URL#NAME"
-        )
-        raise InputError(message) from error
-    return X, y, None if weight is None else open_beside(store, weight, rows, missing_chunks)
+    for _ in range(_OPENINGS):
+        X = open_rows(store, data, rows, missing_chunks)
+        try:
+            y = open_beside(store, target or "y", rows, missing_chunks)
+        except (InputError, SourceError) as error:
+            if target is not None:
+                raise
+            message = (
+                f"no targets were named and y, the default, will not do: {error}. Give --target NAME or "
+                "URL#NAME"
+            )
+            raise InputError(message) from error
+        w = None if weight is None else open_beside(store, weight, rows, missing_chunks)
+        if X.shape[0] == y.shape[0] == (X if w is None else w).shape[0]:
+            break  # else the store may have grown between two openings
+    return X, y, w
 
 
 def _restricted(source: RowSource, rows: slice | None) -> RowSource:

@@ -170,7 +170,7 @@ def read_sums(group: zarr.Group, name: str, kind: type[S]) -> S:
         array = group[BUNDLE]
         bundle = read_bundle(array) if isinstance(array, zarr.Array) else None
     except KeyError as error:
-        message = f"{name} holds no statistics to update: make it again"
+        message = f"{name} holds no statistics to update: make it again, keeping them"
         raise InputError(message) from error
     except Exception as error:  # each kind of damage has errors of its own
         message = f"{name}: its statistics cannot be read: {reason(error)}; make it again"

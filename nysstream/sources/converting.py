@@ -70,7 +70,7 @@ def convert(
     dtype: DTypeLike | None = None,
     chunk_rows: int | None = None,
     codec: str = "blosc-lz4",
-    checksum: bool = False,
+    checksum: bool = True,
     shuffle: int | None = None,
     dense: bool | None = None,
     overwrite: bool = False,
@@ -189,7 +189,7 @@ def convert(
     if not isinstance(path, Store) and is_hdf5_name(path):
         message = f"{os.fspath(path)}: dense rows are written as Zarr; choose another name, such as x.zarr"
         raise InputError(message)
-    block_rows, shuffle_bytes = _plan(stream, layouts, chunk_rows, limit, shuffle is not None)
+    block_rows, shuffle_bytes = plan_blocks(stream, layouts, chunk_rows, limit, shuffle is not None)
     with ExitStack() as stack:
         writer = stack.enter_context(
             RowWriter(
@@ -202,7 +202,7 @@ def convert(
                 overwrite=overwrite,
             )
         )
-        blocks = stack.enter_context(closing(_checked(stream, layouts, block_rows, start, stop)))
+        blocks = stack.enter_context(closing(checked_blocks(stream, layouts, block_rows, start, stop)))
         if shuffle is not None:
             place = locate(path)[1]
             scratch = place.parent if isinstance(place, Path) else None
@@ -248,7 +248,7 @@ def _with_dtype(stream: RowStream, dtype: DTypeLike) -> Layout:
     return replace(layout, dtype=wanted)
 
 
-def _plan(
+def plan_blocks(
     stream: RowStream, layouts: dict[str, Layout], chunk_rows: int | None, limit: int, shuffle: bool
 ) -> tuple[int, int]:
     """Choose the rows of a block and the bytes of a shuffle within the memory limit."""
@@ -271,7 +271,7 @@ def _plan(
     return block_rows, needs["shuffle"] + budget.spare
 
 
-def _checked(
+def checked_blocks(
     stream: RowStream, layouts: dict[str, Layout], block_rows: int, start: int, stop: int | None
 ) -> Generator[Blocks]:
     """Yield the rows ``start:stop`` in the dtypes to be stored, all of them finite."""

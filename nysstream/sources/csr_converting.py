@@ -96,7 +96,7 @@ def write_sparse(
     others = {name: layout for name, layout in layouts.items() if name != "x"}
     total = None if run[1] is None else run[1] - run[0]
     with CSRWriter(path, layouts["x"], others, chunk_rows=chunk_rows, **options) as writer:
-        for x, companions in _checked(stream, layouts, run):
+        for x, companions in checked_sparse_blocks(stream, layouts, run):
             writer.append(x, **companions)
             if progress is not None:
                 progress(writer.rows_appended, total)
@@ -118,7 +118,7 @@ def _check_memory(stream: SparseStream, layouts: dict[str, Layout], chunk_rows: 
     Budget(limit, needs, knob="lower chunk_rows").check()
 
 
-def _checked(
+def checked_sparse_blocks(
     stream: SparseStream, layouts: dict[str, Layout], run: tuple[int, int | None]
 ) -> Iterator[SparseBlock]:
     """Yield the rows of a run in the dtypes to be stored, all of them finite."""

@@ -21,7 +21,8 @@ _CONSENT = "pass allow_external=True if you trust it"
 def open_file(path: str, *, file: RemoteFile | None = None) -> Any:
     """Open an HDF5 file for reading, with the filters of hdf5plugin where it is installed.
 
-    What is at a URL is read by way of ``file``.
+    What is at a URL is read by way of ``file``. A file that another process is writing to is opened if
+    that process lets others read (SWMR).
 
     Raises
     ------
@@ -33,7 +34,12 @@ def open_file(path: str, *, file: RemoteFile | None = None) -> Any:
     try:
         if file is not None:
             return h5py.File(file, "r")
-        return h5py.File(path, "r", locking="best-effort")
+        try:
+            return h5py.File(path, "r", locking="best-effort")
+        except OSError as error:
+            if "open for write" not in str(error):
+                raise
+            return h5py.File(path, "r", swmr=True)
     except FileNotFoundError as error:
         message = f"{path} does not exist; check the path"
         raise SourceError(message) from error
