@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
 from nysstream.cli.printing import by, print_json, print_table, two_columns
 from nysstream.cli.running import CONVERGED, command
 from nysstream.cli.stores import stored_arrays
+from nysstream.errors import InputError
 from nysstream.report import wording
 from nysstream.sources import open as open_source
 
@@ -20,7 +22,7 @@ def info(store: str, *, data: str | None, verify: bool, json: bool) -> int:
     """Describe the arrays of STORE, and say where their layout is bad for streaming."""
     arrays = stored_arrays(store, data)
     for array in arrays if verify else []:
-        if array.fingerprint is not None:
+        with contextlib.suppress(InputError):  # it holds no matrix
             open_source(store, array.name or None, verify=True)
     if json:
         print_json({"store": store, "arrays": [dataclasses.asdict(array) for array in arrays]})

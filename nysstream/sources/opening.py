@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any, Literal, Protocol
 
-from nysstream.errors import InputError, SourceError
+from nysstream.errors import InputError, NysstreamError, SourceError
 from nysstream.sources.base import RowSource
+from nysstream.sources.checking import reason
 from nysstream.sources.csr_groups import PARTS, SparseGroup, declared_shape
 from nysstream.sources.csr_store import StoredCSR
 from nysstream.sources.locations import checked_location, local_path
@@ -83,15 +84,7 @@ def open(
     location = checked_location(url)
     for kind in SOURCES.values():
         if hasattr(kind, "accepts_url") and kind.accepts_url(location):
-            try:
-                source: RowSource = kind.open(location, name, missing_chunks=missing_chunks, **options)
-            except SparseGroup as found:
-                source = _open_sparse(kind, location, found, missing_chunks=missing_chunks, **options)
-            except TypeError as error:
-                if "unexpected keyword argument" not in str(error):
-                    raise
-                message = f"{location}: {kind.__name__} does not take all of the options {sorted(options)}"
-                raise InputError(message) from error
+            source = _opened(kind, location, name, missing_chunks=missing_chunks, **options)
             source = source if rows is None else source.restrict(rows)
             if verify:
                 verify_rows(source)
@@ -137,6 +130,25 @@ def as_source(obj: Any) -> RowSource:
         f"an HDF5 dataset, a dask array or a RowSource{advice}"
     )
     raise InputError(message)
+
+
+def _opened(kind: Any, location: str, name: str | None, **options: Any) -> RowSource:
+    """Open a matrix by its class; what damaged stores raise becomes an error of this package."""
+    try:
+        try:
+            source: RowSource = kind.open(location, name, **options)
+        except SparseGroup as found:
+            source = _open_sparse(kind, location, found, **options)
+    except (NysstreamError, Warning):  # a warning may have been made an error
+        raise
+    except Exception as error:  # each kind of damage has errors of its own
+        if "unexpected keyword argument" in str(error):
+            unknown = sorted(set(options) - {"missing_chunks"})
+            message = f"{location}: {kind.__name__} does not take all of the options {unknown}"
+            raise InputError(message) from error
+        message = f"{location} cannot be opened: {reason(error)}; is it damaged?"
+        raise SourceError(message) from error
+    return source
 
 
 def _open_sparse(kind: Any, location: str, found: SparseGroup, **options: Any) -> RowSource:
