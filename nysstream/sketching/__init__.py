@@ -1,6 +1,7 @@
 """Sketches of operators, and what can be made of one: preconditioners, certificates, spectra."""
 
 from nysstream.sketching.nystrom import Certificate, Nystrom, Sketch, nystrom
+from nysstream.sketching.nystrom_sketch import NystromSketch
 from nysstream.sketching.preconditioner import (
     Columns,
     Diagonal,
@@ -20,6 +21,7 @@ __all__ = [
     "Inverse",
     "Nystrom",
     "NystromPreconditioner",
+    "NystromSketch",
     "Preconditioned",
     "Preconditioner",
     "Sketch",

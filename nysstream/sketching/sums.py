@@ -129,6 +129,11 @@ class Sums:
                 message = f"sketches differ in {name}, {mine} and {theirs}: make them with the same settings"
                 raise InputError(message)
 
+    def _weighs(self, other: Sums) -> bool:
+        """Whether the rows have the same weight in all."""
+        mine, theirs = float(self.part["weight"]), float(other.part["weight"])
+        return abs(theirs - mine) <= _SAME * abs(mine)
+
     def _settings(self) -> dict[str, Any]:
         test: Any = self.gather.test
         of_test = ("n_columns", "n_probes", "seed", "scale")
@@ -159,12 +164,20 @@ class Sums:
         InputError
             If sums of squares show that the rows were not among these.
         """
-        with single_threaded_blas():
-            part = self.gather.combine(self.part, negated(other.part))
-        n_rows, n_weighted = (int(count) for count in part["rows"])
-        noise = _LEFT_OVER * max(self.eps, other.eps) * part["summed_squares"]
-        mismatch = n_rows < 0 or n_weighted < 0 or bool(np.any(part["squares"] < -noise))
-        if mismatch or (n_rows > 0 and n_weighted > 0 and not part["weight"] > 0):
+        n_rows, n_weighted = (int(count) for count in self.part["rows"] - other.part["rows"])
+        if n_weighted > 0:
+            with single_threaded_blas():
+                part = self.gather.combine(self.part, negated(other.part))
+        else:  # what is left is rounding
+            part = faded(self.part, 0.0) | {"rows": self.part["rows"] - other.part["rows"]}
+        summed = self.part["summed_squares"] + other.part["summed_squares"]
+        noise = max(_SAME, _LEFT_OVER * max(self.eps, other.eps)) * summed
+        if n_weighted > 0:
+            lighter = part["weight"] > 0
+        else:
+            spare = np.abs(self.part["squares"] - other.part["squares"])
+            lighter = self._weighs(other) and np.all(spare <= noise)
+        if min(n_rows, n_weighted) < 0 or not lighter or np.any(part["squares"] < -noise):
             message = (
                 "rows, or weights, that are to be forgotten are not among those that were added: sums of "
                 "squares would become negative"
@@ -191,8 +204,7 @@ class Sums:
         spread = np.sqrt(np.maximum(mine["summed_squares"], 0) / max(float(mine["weight"]), 1e-300))
         apart = (theirs["shift"] - mine["shift"]) + (theirs["offset"] - mine["offset"])
         slack = math.sqrt(max(self.eps, other.eps)) * spread + _SAME * np.abs(mine["shift"] + mine["offset"])
-        heavier = abs(float(theirs["weight"] - mine["weight"])) > _SAME * abs(float(mine["weight"]))
-        if int(theirs["rows"][0]) != self.n_rows or heavier or np.any(np.abs(apart) > slack):
+        if int(theirs["rows"][0]) != self.n_rows or not self._weighs(other) or np.any(np.abs(apart) > slack):
             message = (
                 f"new targets must be of the {self.n_rows} rows that were added, with their weights: these "
                 "are other rows or weights, or the weights were multiplied since"
