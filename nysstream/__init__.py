@@ -18,6 +18,8 @@ from nysstream.estimators import (
     PoissonRegressor,
     Ridge,
     RidgeCV,
+    SketchySGDClassifier,
+    SketchySGDRegressor,
     TweedieRegressor,
 )
 from nysstream.estimators.minimize import minimize
@@ -60,6 +62,8 @@ __all__ = [
     "Ridge",
     "RidgeCV",
     "RowSource",
+    "SketchySGDClassifier",
+    "SketchySGDRegressor",
     "TweedieRegressor",
     "append",
     "as_operator",

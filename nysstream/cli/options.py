@@ -176,6 +176,21 @@ OPTIONS = {
     ),
     "C": Option("--C", float, "Inverse of the strength of the penalty; positive.", metavar="C"),
     "l1_ratio": Option("--l1-ratio", float, "Share of the l1 penalty, 0 to 1.", metavar="R"),
+    "loss": Option("--loss", str, "Loss of one row.", metavar="NAME"),
+    "penalty": Option("--penalty", str, "Kind of the penalty.", metavar="l2|l1|elasticnet"),
+    "early_stopping": Option(
+        "--early-stopping", bool, "Stop when the loss on rows held out no longer falls.", False, panel=SOLVER
+    ),
+    "validation_fraction": Option(
+        "--validation-fraction", float, "Part of the rows to hold out.", metavar="V", panel=SOLVER
+    ),
+    "n_iter_no_change": Option(
+        "--n-iter-no-change", int, "Epochs in a row that may fail to lower the loss.", metavar="N", least=1,
+        panel=SOLVER,
+    ),
+    "average": Option(
+        " /--no-average", bool, "Give the last epoch's result, not the mean of all.", True, panel=SOLVER
+    ),
     "positive": Option("--positive", bool, "Let no coefficient be negative."),
     "lower": Option(
         "--lower", Any, "Lower bound of coefficients, or one for each feature.", metavar="L[,L...]",

@@ -9,6 +9,7 @@ from nysstream.estimators.linear_svc import LinearSVC
 from nysstream.estimators.logistic import LogisticRegression
 from nysstream.estimators.ridge import Ridge
 from nysstream.estimators.ridge_cv import RidgeCV
+from nysstream.estimators.sketchy_sgd import SketchySGDClassifier, SketchySGDRegressor
 from nysstream.estimators.svc import SVC
 from nysstream.estimators.svr import SVR
 
@@ -27,6 +28,8 @@ ESTIMATORS = {
     "poisson": PoissonRegressor,
     "gamma": GammaRegressor,
     "tweedie": TweedieRegressor,
+    "sketchy-sgd-classifier": SketchySGDClassifier,
+    "sketchy-sgd-regressor": SketchySGDRegressor,
 }
 
 #: Estimators with exact kernels, which keep rows and not coefficients of features.
@@ -50,5 +53,7 @@ __all__ = [
     "PoissonRegressor",
     "Ridge",
     "RidgeCV",
+    "SketchySGDClassifier",
+    "SketchySGDRegressor",
     "TweedieRegressor",
 ]
