@@ -126,6 +126,10 @@ def candidates(store: stores.Store, settings: Settings, array: Any, V: Any) -> d
     return ways
 
 
+#: Seconds of a pass that need no repeat.
+_LONG = 6.0
+
+
 def run(settings: Settings) -> list[Row]:
     """Time rivals on every store, next to our pass and to the roofline."""
     rows = []
@@ -164,7 +168,8 @@ def _against(
     calls = {rival: lambda way=ways[rival][name]: way(many) for rival, name in best.items()}
     calls["ours"] = lambda: operator @ V
     timed = {name: lambda call=call: _cold(call, path)[0] for name, call in calls.items()}
-    seconds = side_by_side(timed, max(1, scale.repeats - 1))
+    longest = max(min(found.values()) for found in tried.values()) * many / few
+    seconds = side_by_side(timed, 1 if longest > _LONG else max(1, scale.repeats - 1))
     limits = roofline(side_by_side(limits_of(store, path, k, reading, settings), 1))[1]
     roof = limits[0] * many / scale.n_rows
     found = []
