@@ -12,9 +12,11 @@ from nysstream.sources.checking import reason
 from nysstream.sources.layout import Layout
 from nysstream.sources.locking import sole_writer
 from nysstream.sources.writing import RowWriter, locate
+from nysstream.sources.zarr_members import unfinished_ignored
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
     from contextlib import ExitStack
 
     from numpy.typing import NDArray
@@ -94,9 +96,9 @@ class RowAppender(RowWriter):
         return slot
 
 
-def remove_leftovers(place: Path, arrays: dict[str, zarr.Array[Any]]) -> None:
+def remove_leftovers(place: Path, names: Iterable[str]) -> None:
     """Remove metadata that a killed writer had begun: Zarr takes such files for strangers in the store."""
-    for name in {"", *arrays}:
+    for name in {"", *names}:
         for path in (place / name).glob("*.partial"):
             path.unlink(missing_ok=True)
 
@@ -104,7 +106,8 @@ def remove_leftovers(place: Path, arrays: dict[str, zarr.Array[Any]]) -> None:
 def _open(name: str, place: Store | Path) -> tuple[dict[str, zarr.Array[Any]], int]:
     try:
         node = zarr.open(place, mode="r+")
-        arrays = {"": node} if isinstance(node, zarr.Array) else dict(node.arrays())
+        with unfinished_ignored():
+            arrays = {"": node} if isinstance(node, zarr.Array) else dict(node.arrays())
         committed = node.attrs.get("committed_rows")
     except NysstreamError:
         raise

@@ -15,6 +15,7 @@ from nysstream.sources.csr_writing import CSRWriter, inside
 from nysstream.sources.layout import Layout
 from nysstream.sources.locking import sole_writer
 from nysstream.sources.writing import locate
+from nysstream.sources.zarr_members import unfinished_ignored
 
 if TYPE_CHECKING:
     import os
@@ -44,7 +45,8 @@ class CSRAppender(CSRWriter):
         name, place = locate(target)
         root = _root(name, place)
         x: Any = root["x"]
-        arrays = dict(root.arrays())
+        with unfinished_ignored():
+            arrays = dict(root.arrays())
         companions = {
             key: Layout(1 if array.ndim == 1 else array.shape[1], array.dtype, vector=array.ndim == 1)
             for key, array in arrays.items()
@@ -63,7 +65,7 @@ class CSRAppender(CSRWriter):
             self.rows_appended = committed
             self.nnz = int(x["indptr"][self.rows_appended])
             if isinstance(self._place, Path):
-                remove_leftovers(self._place, {"x": x, **dict(root.arrays())})
+                remove_leftovers(self._place, ["x", *self.companions])
 
             def publish() -> None:
                 shape = [self.rows_appended, self.layout.n_columns]

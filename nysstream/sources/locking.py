@@ -107,16 +107,12 @@ def _object_locked(store: Any, key: str, name: str) -> Iterator[None]:
     try:
         obstore.put(store, key, ours, mode="create")
     except AlreadyExistsError as error:
-        found = obstore.get(store, key)
-        holder = _read(bytes(found.bytes()).decode(errors="replace"))
-        dead = (
-            holder is not None
-            and holder["host"] == socket.gethostname()
-            and not psutil.pid_exists(holder["pid"])
-        )
-        if not dead:
+        found: Any = obstore.head(store, key)
+        holder = _read(bytes(obstore.get(store, key).bytes()).decode(errors="replace"))
+        here = holder is not None and holder["host"] == socket.gethostname()
+        if holder is None or not here or psutil.pid_exists(holder["pid"]):
             raise _taken(name, holder, f"remove the object {key} beside it") from error
-        mode: Any = {"e_tag": found.meta["e_tag"], "version": found.meta.get("version")}
+        mode: Any = {part: found[part] for part in ("e_tag", "version") if found.get(part)}
         try:
             obstore.put(store, key, ours, mode=mode)  # only if it is still that of the dead process
         except PreconditionError as lost:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import zarr
 from zarr.errors import ContainsGroupError, NodeTypeValidationError
@@ -10,6 +12,9 @@ from zarr.errors import ContainsGroupError, NodeTypeValidationError
 from nysstream.errors import InputError, SourceError
 from nysstream.sources.csr_groups import SparseGroup, sparse_encoding
 from nysstream.sources.remote import explained
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def find_array(store: Any, name: str | None, url: str) -> zarr.Array[Any]:
@@ -100,6 +105,14 @@ def committed_rows(array: zarr.Array[Any], name: str) -> int | None:
     return int(rows)
 
 
+@contextmanager
+def unfinished_ignored() -> Iterator[None]:
+    """Let Zarr list groups whose metadata are being written, which it would warn about."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Object at \S*\.partial is not recognized")
+        yield
+
+
 def _node(store: Any, name: str | None, url: str) -> zarr.Array[Any] | zarr.Group:
     where = f"{url}[{name}]" if name else url
     try:
@@ -162,7 +175,8 @@ def sparse_group(group: zarr.Group, url: str) -> SparseGroup:
 def _members(group: zarr.Group, url: str) -> tuple[list[zarr.Array[Any]], list[zarr.Group]]:
     """List arrays, and groups that hold a sparse matrix, whose own arrays do not count."""
     try:
-        members = [member for _, member in group.members(max_depth=None)]
+        with unfinished_ignored():
+            members = [member for _, member in group.members(max_depth=None)]
         groups = [m for m in members if isinstance(m, zarr.Group) and sparse_encoding(m.attrs)]
     except Exception as error:  # stores that cannot list say so in many ways
         message = f"the arrays of {url} cannot be listed ({explained(error)}); name one"
