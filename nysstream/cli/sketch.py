@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-import zarr
 
 from nysstream.cli.opening import open_beside, open_rows
 from nysstream.cli.printing import print_json, print_table, two_columns
 from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, command, scheduled
 from nysstream.errors import InputError
-from nysstream.estimators.least_squares import set_up
+from nysstream.estimators.kept_problem import set_up_kept
 from nysstream.estimators.planning import plan_fit
-from nysstream.features import Identity, parse, to_json
+from nysstream.features import Identity, parse
 from nysstream.report import wording
-from nysstream.sources.staging import written_aside
-from nysstream.sources.writing import check_target, locate
+from nysstream.sketching.origin import Origin
+from nysstream.sketching.sketch_file import save
+from nysstream.sources.writing import check_target
 from nysstream.streaming import DesignMatrix
 from nysstream.trace import Trace, tracing
 
 if TYPE_CHECKING:
     from nysstream.sketching.nystrom import Nystrom
 
-FORMAT, VERSION = "nysstream-sketch", 1
 _SHOWN = 8
 
 
@@ -62,7 +60,9 @@ def sketch(
     missing_chunks: str,
     out: Annotated[
         str | None,
-        typer.Option("--out", metavar="SKETCH.zarr", help="Save the eigenvectors and eigenvalues."),
+        typer.Option(
+            "--out", metavar="SKETCH.zarr", help="Save sketch, eigenvectors and eigenvalues."
+        ),
     ] = None,
     overwrite: bool,
     json: bool,
@@ -94,14 +94,18 @@ def sketch(
             if feature_map.needs_sample:
                 feature_map = feature_map.fit(design.sample_rows())
                 design = dataclasses.replace(design, features=feature_map)
-            plan = plan_fit(design, memory=memory, rank=rank, n_systems=1, method="nystrom")
-            problem = set_up(
+            plan = plan_fit(design, memory=memory, rank=rank, n_systems=1, method="nystrom", keep=True)
+            problem, kept = set_up_kept(
                 plan,
+                None,
+                slice(0, design.shape[0]),
+                alone=False,
                 center=fit_intercept,
                 standardize=standardize,
                 seed=random_state,
                 shifts=np.zeros(1),  # keeps the rank that was asked for
                 rank=rank,
+                start=None,
             )
     nystrom = problem.nystrom
     assert nystrom is not None
@@ -116,13 +120,11 @@ def sketch(
         "sketch": out,
     }
     if out is not None:
-        settings = {
-            "standardize": standardize,
-            "center": fit_intercept,
-            "seed": random_state,
-            "store": X.name,
-        }
-        _save(nystrom, out, record | settings | {"features": to_json(feature_map)}, overwrite=overwrite)
+        kept.origin = Origin.of(plan.design)
+        shown = {key: value for key, value in record.items() if key not in ("values", "sketch")}
+        settings = {"standardize": standardize, "center": fit_intercept, "store": X.name}
+        arrays = {"vectors": nystrom.vectors, "values": nystrom.values}
+        save(kept, out, overwrite=overwrite, arrays=arrays, attributes=shown | settings)
     if json:
         print_json(record)
     else:
@@ -193,18 +195,3 @@ def _error(record: dict[str, Any]) -> str:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _save(nystrom: Nystrom, out: str, attributes: dict[str, Any], *, overwrite: bool) -> None:
-    """Write the arrays ``vectors`` (p, r) and ``values`` (r,), and last the attributes."""
-    with ExitStack() as stack:
-        place: Any = locate(out)[1]
-        if isinstance(place, Path):
-            place = stack.enter_context(written_aside(place, overwrite=overwrite))
-        group = zarr.create_group(place, zarr_format=3, overwrite=True)
-        for name, values in (("vectors", nystrom.vectors), ("values", nystrom.values)):
-            array = np.asarray(values, np.float64)
-            chunks = tuple(max(1, extent) for extent in array.shape)
-            group.create_array(name, data=array, chunks=chunks, config={"write_empty_chunks": True})
-        kept = {key: value for key, value in attributes.items() if key not in ("values", "sketch")}
-        group.update_attributes({"format": FORMAT, "version": VERSION, **kept})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -82,6 +83,8 @@ def watch(
     memory: str | None,
     device: str | None,
     scheduler: str | None,
+    scheduler_file: Path | None,
+    local_cluster: int | None,
     threads: int | None,
     json: bool,
 ) -> int:
@@ -96,7 +99,7 @@ def watch(
     estimator = loaded(model, statistics=True, memory=memory, device=device)
     state = Watch(limit, until_rows)
     converged = True
-    with scheduled(scheduler, threads), ProgressLine() as line:
+    with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
         estimator.callback = line.passes if line.shown else None
         try:
             while True:

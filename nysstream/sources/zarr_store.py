@@ -37,7 +37,10 @@ def open_store(url: str, *, anonymous: bool = False) -> Any:
         except OSError as error:
             message = f"{url} cannot be opened: {reason(error)}"
             raise SourceError(message) from error
-        return ZipStore(path, mode="r") if path.endswith(".zip") else LocalStore(path, read_only=True)
+        if path.endswith(".zip"):
+            return ZipStore(path, mode="r")
+        # Listing the keys of a relative path, Zarr takes it out of names in which it occurs again.
+        return LocalStore(os.path.abspath(path), read_only=True)
     return remote_store(url, anonymous=anonymous)
 
 

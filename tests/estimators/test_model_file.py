@@ -240,3 +240,10 @@ def test_what_is_no_model_is_named(tmp_path, zarr_store, rng):
     (tmp_path / "text").write_text("hello")
     with pytest.raises(NysstreamError, match="text"):
         nysstream.load(tmp_path / "text")
+
+
+def test_a_name_that_occurs_in_the_names_of_its_arrays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    X = np.random.default_rng(0).standard_normal((30, 5))
+    nysstream.Ridge(solver="nystrom", rank=3).fit(X, X[:, 0]).save("m")  # "spectrum" ends in m
+    assert nysstream.load("m").result_.spectrum.size == 3
