@@ -181,7 +181,7 @@ def _accelerated(
 
 
 def _diagonal(regularizer: Regularizer, metric: Metric, p: int) -> Block:
-    """Give a diagonal, (p, 1), that is above the metric; of equal entries where the regularizer needs it."""
+    """Give a diagonal, (p, 1), that is above the metric; one number, (1,), where the regularizer needs it."""
     known = metric.__dict__.setdefault("_above", {})
     key = regularizer.separable
     if key not in known:
@@ -193,6 +193,6 @@ def _diagonal(regularizer: Regularizer, metric: Metric, p: int) -> Block:
             v /= np.linalg.norm(v)
             v = metric.apply(v / root) / root
             size = float(np.linalg.norm(v))
-        known[key] = 1.1 * size * d[:, None]
+        known[key] = 1.1 * size * (d[:, None] if key else np.ones(1))
     found: Block = known[key]
     return found

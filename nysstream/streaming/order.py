@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 _SHARE = 0.2
 #: Standard deviations of that share, for rows in a random order, that are no chance.
 _UNLIKELY = 8.0
-#: Targets with more values than this are no classes.
-_MOST_CLASSES = 256
+#: Targets read at a time.
 _ROWS = 1 << 18
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ import numpy as np
 from nysstream.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from nysstream.streaming.window import Window
@@ -43,13 +47,10 @@ class RowState:
         if min(self.shape) < 1:
             message = f"shape={self.shape}: a row state needs at least one row and one number for each"
             raise InputError(message)
-        values: Any
         if self.in_memory:
-            values = np.zeros(self.shape)
+            object.__setattr__(self, "_values", np.zeros(self.shape))
         else:
-            values = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this object lives
-            values.truncate(8 * self.shape[0] * self.shape[1])
-        object.__setattr__(self, "_values", values)
+            object.__setattr__(self, "_file", _scratch_file(self, 8 * self.shape[0] * self.shape[1]))
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> RowState:
@@ -60,26 +61,29 @@ class RowState:
 
     def read(self, rows: slice) -> NDArray[np.float64]:
         """Read a run of rows; not to be written to."""
-        values: Any = self._values  # type: ignore[attr-defined]
         if self.in_memory:
-            found: NDArray[np.float64] = values[rows]
+            found: NDArray[np.float64] = self._values[rows]  # type: ignore[attr-defined]
             return found
-        k = self.shape[1]
-        out = np.empty((rows.stop - rows.start, k))
-        values.seek(8 * k * rows.start)
-        if values.readinto(out.reshape(-1).view(np.uint8)) != out.nbytes:
-            message = f"the scratch file of a row state ends before row {rows.stop}: was it truncated?"
-            raise InputError(message)
+        out = np.empty((rows.stop - rows.start, self.shape[1]))
+        self._transfer(os.preadv, rows.start, out)
         return out
 
     def write(self, start: int, block: NDArray[np.float64]) -> None:
         """Write a run of rows."""
-        values: Any = self._values  # type: ignore[attr-defined]
         if self.in_memory:
-            values[start : start + len(block)] = block
+            self._values[start : start + len(block)] = block  # type: ignore[attr-defined]
         else:
-            values.seek(8 * self.shape[1] * start)
-            values.write(np.ascontiguousarray(block, np.float64).reshape(-1).view(np.uint8))
+            self._transfer(os.pwritev, start, np.ascontiguousarray(block, np.float64))
+
+    def _transfer(self, move: Callable[..., int], start: int, block: NDArray[np.float64]) -> None:
+        """Move all bytes of a block; the system may take a part of them at a time."""
+        left, place = memoryview(block.reshape(-1).view(np.uint8)), 8 * self.shape[1] * start
+        while left:
+            done = move(self._file, [left], place)  # type: ignore[attr-defined]
+            if done == 0:
+                message = f"the scratch file of a row state ends at byte {place}: was it truncated?"
+                raise InputError(message)
+            left, place = left[done:], place + done
 
     def of_window(self, window: Window) -> NDArray[np.float64]:
         """Read the rows of a window, in its order."""
@@ -101,3 +105,12 @@ class RowState:
 def _runs(window: Window) -> list[slice]:
     sizes = np.diff(window.offsets)
     return [slice(int(a), int(a + size)) for a, size in zip(window.starts, sizes, strict=True)]
+
+
+def _scratch_file(owner: RowState, n_bytes: int) -> int:
+    """Open a file without a name that is closed when its owner vanishes."""
+    number, path = tempfile.mkstemp(prefix="nysstream-")
+    os.unlink(path)
+    weakref.finalize(owner, os.close, number)
+    os.truncate(number, n_bytes)
+    return number
