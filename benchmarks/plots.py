@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any
 
     from benchmarks.measuring import Row
 
 _MET, _MISSED, _PLAIN = "#2a7f62", "#c8553d", "#6b7a8f"
+#: Of curves: ours in greens and blues, others in warm colours and greys.
+_OURS = ("#2a7f62", "#1f5f9e", "#5fb49c", "#7a9fd4", "#0b3c49", "#8ac926")
+_OTHERS = ("#c8553d", "#e09f3e", "#9c6644", "#b5179e", "#6b7a8f", "#f28482", "#000000", "#a5a58d")
 
 
 def draw(rows: list[Row], folder: Path) -> None:
@@ -64,3 +69,64 @@ def _curves(figure, rows: list[Row]) -> None:
             twin.set_ylim(bottom=0)
     for axes in panels[len(kinds) :]:
         axes.set_visible(False)
+
+
+def draw_curves(
+    panels: dict[tuple[str, str], dict[str, list[tuple[float, float]]]],
+    path: Path,
+    *,
+    levels: Sequence[float] = (),
+) -> None:
+    """Write curves that fall, a panel for each title and axis, where Matplotlib is installed.
+
+    Parameters
+    ----------
+    panels : dict
+        By title and name of the horizontal axis: for each label, points from left to right. Panels of one
+        title share a row and its legend, and a label has the same colour everywhere.
+    path : Path
+    levels : sequence of float
+        To be marked.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    titles = list(dict.fromkeys(title for title, _ in panels))
+    axes_names = list(dict.fromkeys(axis for _, axis in panels))
+    styles = _styles(list(dict.fromkeys(label for curves in panels.values() for label in curves)))
+    figure = Figure(figsize=(13, 3.6 * len(titles)), layout="constrained")
+    grid = figure.subplots(len(titles), len(axes_names), squeeze=False, sharey="row")
+    for (title, axis), curves in panels.items():
+        i, j = titles.index(title), axes_names.index(axis)
+        axes = grid[i][j]
+        for label, points in curves.items():
+            axes.plot([x for x, _ in points], [y for _, y in points], label=label, **styles[label])
+        for level in levels:
+            axes.axhline(level, color="black", lw=0.6, ls=":")
+        axes.set_yscale("log")
+        axes.set_xscale("log")
+        axes.set_xlabel(axis)
+        axes.set_title(f"{title}: relative suboptimality", loc="left", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        if j == len(axes_names) - 1:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def _styles(labels: list[str]) -> dict[str, dict[str, Any]]:
+    """Give every label a colour; ours are drawn with thick lines."""
+    ours = [label for label in labels if label.startswith("nysstream")]
+    found = {}
+    for label in labels:
+        mine = label in ours
+        number = ours.index(label) if mine else [x for x in labels if x not in ours].index(label)
+        colours = _OURS if mine else _OTHERS
+        found[label] = {
+            "color": colours[number % len(colours)],
+            "lw": 2.0 if mine else 1.2,
+            "ls": "-" if number < len(colours) else "--",
+            "marker": "o" if mine else "s",
+            "ms": 3.5,
+        }
+    return found
