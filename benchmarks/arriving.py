@@ -52,14 +52,15 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     parser.add_argument("--alpha", type=float, default=1.0)
     parser.add_argument("--memory", default="700MiB")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--orders", nargs="*", default=["drawn", "drifting"], choices=["drawn", "drifting"])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--out", type=Path, help="where to write the rows as JSON")
     given = parser.parse_args(arguments)
     found: list[dict[str, object]] = []
-    for drift in (False, True):
+    for order in given.orders:
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
             path = Path(folder) / "rows.zarr"
-            write_rows(path, given.rows, given.features, drift=drift)
+            write_rows(path, given.rows, given.features, drift=order == "drifting")
             X, y = nysstream.open(path, "x"), nysstream.open(path, "y")
             for name in given.methods:
                 options = {"alpha": given.alpha, "memory": given.memory, **METHODS[name]}
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
                 model.fit(X.restrict(old), y.restrict(old))
                 warm = nysstream.update(model, X, y).result_.stats
                 row = {
-                    "order": "drifting" if drift else "as drawn",
+                    "order": order,
                     "method": name,
                     "cold_passes": cold["passes"],
                     "update_passes": round(warm["passes"], 2),

@@ -85,9 +85,8 @@ def test_a_watched_model_is_fresh_and_whole_until_the_interrupt(cli, rows, tmp_p
     X, y = rows
     assert cli("fit", "ridge", "s.zarr", "--keep-statistics", "--out", "m").code == 0
     command = [*COMMAND, "watch", "m", "s.zarr", "--every", "0.05s", "--json"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    ) as watcher:
+    settings = {"cwd": tmp_path, "env": ENVIRONMENT, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **settings) as watcher:
         for name, n_rows in (("b", 270), ("c", 300)):
             assert cli("append", "s.zarr", f"X{name}.npy", "--target", f"y{name}.npy").code == 0
             ends = time.monotonic() + 60

@@ -96,18 +96,13 @@ def test_appended_rows_are_those_of_one_conversion(tmp_path_factory, parts, chun
 def test_a_killed_writer_leaves_the_old_rows_and_the_next_repairs(tmp_path):
     path = make(tmp_path / "s.zarr")
     before = nysstream.open(path, "x")
-    writer = start(path, 10, 40, "wait")
-    assert writer.stdout.readline() == "almost\n"
-    check(path, 10)  # most new rows are written, and none is seen
-    with pytest.raises(
-        SourceError, match=f"is being written by process {writer.pid} on {socket.gethostname()}"
-    ):
-        append(path, *rows_of(10, 11))
-    writer.kill()
-    writer.wait()
-    (tmp_path / "s.zarr" / "zarr.0123.partial").write_text(
-        "{"
-    )  # as a writer leaves it that is killed earlier
+    with start(path, 10, 40, "wait") as writer:
+        assert writer.stdout.readline() == "almost\n"
+        check(path, 10)  # most new rows are written, and none is seen
+        with pytest.raises(SourceError, match=f"by process {writer.pid} on {socket.gethostname()}"):
+            append(path, *rows_of(10, 11))
+        writer.kill()
+    (tmp_path / "s.zarr" / "zarr.0123.partial").write_text("{")  # of a writer killed while it wrote this
     check(path, 10)
     np.testing.assert_array_equal(before.read(slice(0, 10)), rows_of(0, 10)[0])
     append(path, *rows_of(10, 17))
