@@ -52,7 +52,7 @@ def measure(problem: FiniteSum, at: Block, hessian: SubsampledHessian, seed: int
 
     Notes
     -----
-    Cost: no pass; memory and arithmetic as :meth:`SubsampledHessian.build` says, for each column.
+    Cost: no pass; memory and arithmetic as :meth:`SubsampledHessian.build` says, for each metric.
     """
     rows = SampledRows(problem.sample, problem.intercept)
     m, k = rows.shape[0], at.shape[1]
@@ -64,17 +64,13 @@ def measure(problem: FiniteSum, at: Block, hessian: SubsampledHessian, seed: int
     share = np.ones(m, np.bool_)
     share[fresh] = m == 1
     scale = problem.factor * m / np.count_nonzero(share)
-    loss = problem.outcome.loss
+    shared = problem.outcome.loss.quadratic  # columns of equal curvature share a metric
     groups: list[int] = []  # the first column of each
     of = np.zeros(k, np.intp)
     for j in range(k):
-        same = [
-            i
-            for i, first in enumerate(groups)
-            if loss.quadratic and np.array_equal(problem.l2[:, j], problem.l2[:, first])
-        ]
-        of[j] = same[0] if same else len(groups)
-        groups += [] if same else [j]
+        alike = [i for i, g in enumerate(groups) if np.array_equal(problem.l2[:, j], problem.l2[:, g])]
+        of[j] = alike[0] if shared and alike else len(groups)
+        groups += [] if shared and alike else [j]
     parts = [
         hessian.build(rows, scale * np.where(share, curvature[:, j], 0.0), problem.l2[:, j], rng)
         for j in groups

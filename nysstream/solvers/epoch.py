@@ -189,10 +189,10 @@ class Epoch:
         V, ahead = at - direction / (3 * L), self.state.ahead
         shrunk = 1 + eta * sigma
         Z = (eta * sigma * at + ahead - (eta / L) * direction) / shrunk
-        if problem.rest is not None:
-            V = scaled_prox(problem.rest, metric, V, 1 / (3 * L), self.state.V)
-            Z = scaled_prox(problem.rest, metric, Z, eta / (L * shrunk), ahead)
-        return V, Z
+        if problem.rest is None:
+            return problem.balance(V), problem.balance(Z)
+        V = scaled_prox(problem.rest, metric, V, 1 / (3 * L), self.state.V)
+        return V, scaled_prox(problem.rest, metric, Z, eta / (L * shrunk), ahead)
 
     def _enter_window(self, batch: Batch) -> None:
         """Read the window's slopes, once for all its batches."""
@@ -234,5 +234,5 @@ def advance(problem: FiniteSum, metric: Metric, V: Block, gradient: Block, lengt
     """
     moved = V - length * metric.inverse(gradient)
     if problem.rest is None:
-        return moved
+        return problem.balance(moved)
     return scaled_prox(problem.rest, metric, moved, length, V)
