@@ -25,6 +25,7 @@ SUITE = {
     "fourier": ("passes", "fourier"),
     "rivals": ("rivals", "run"),
     "caching": ("caching", "run"),
+    "minibatch": ("minibatch", "run"),
     "scaling": ("scaling", "run"),
 }
 

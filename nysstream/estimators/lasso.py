@@ -67,10 +67,11 @@ class ElasticNet(_LeastSquares):
     standardize : bool, default False
         Penalise the coefficients of columns scaled to unit variance.
     fit_intercept : bool, default True
-    solver : {"auto", "gram", "admm"}
+    solver : str, default "auto"
         ``"gram"`` sums the Gram matrix in the set-up pass, solves in memory and refines with passes in
         double precision. ``"admm"`` is NysADMM: products with the data, preconditioned with a sketch.
-        Automatic: the Gram matrix where it fits.
+        Automatic: the Gram matrix where it fits. Or a stochastic method, as for
+        :class:`nysstream.LogisticRegression`.
     tol : float, default 1e-6
         Relative duality gap at which to stop; where the penalty admits none, relative distance from
         optimality.

@@ -52,14 +52,21 @@ class LogisticRegression(LinearClassifier):
     features : FeatureMap or str, optional
         Applied to each row as it streams by.
     rank : int or "auto", default "auto"
-        Columns of the sketch, for ``solver="admm"``.
+        Columns of the sketch, for ``solver="admm"`` and preconditioned stochastic methods. Automatic: for
+        the latter no sketch but the Hessian of sampled rows, where it fits.
     standardize : bool, default False
         Penalise the coefficients of columns scaled to unit variance.
     fit_intercept : bool, default True
-    solver : {"auto", "newton", "admm"}
-        ``"newton"`` is proximal Newton, with Hessians summed in the same passes as the gradients.
-        ``"admm"`` solves the same models by NysADMM, with Hessians as operators over the data. Automatic:
-        Newton where the Hessians fit.
+    solver : str, default "auto"
+        ``"newton"`` is proximal Newton, with Hessians summed in the same passes as the gradients;
+        ``"subsampled"`` with Hessians of sampled rows. ``"admm"`` solves the same models by NysADMM, with
+        Hessians as operators over the data. Automatic: Newton where the Hessians fit.
+
+        Stochastic methods see the rows in minibatches, and are good after a few passes:
+        ``"sketchysvrg"``, ``"sketchysaga"``, ``"sketchylsvrg"``, ``"sketchykatyusha"`` and ``"sapphire"``
+        converge, ``"sketchysgd"`` comes near; ``"svrg"``, ``"saga"`` and ``"sgd"`` are those without a
+        preconditioner. ``"hybrid"`` goes on by proximal Newton once the answer is good to 1e-3.
+        ``"osgm"`` takes full gradients, with scales that it learns.
     tol : float, default 1e-6
         Relative duality gap at which to stop; for several classes with intercepts, relative distance from
         optimality.

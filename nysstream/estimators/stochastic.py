@@ -52,6 +52,8 @@ _UNSKETCHED = (*_PLAIN, "osgm")
 #: Most and fewest rows of a batch, and the steps of an epoch to have where both allow it.
 _MOST_ROWS, _LEAST_ROWS, _STEPS = 8192, 64, 32
 _LEAST_SAMPLE = 4096
+#: Bytes up to which the slopes of all rows are kept in memory; beyond, in a scratch file.
+_TABLE_BYTES = 256 << 20
 #: Accuracy from which the deterministic method goes on.
 _HANDED_OVER = 1e-3
 
@@ -76,7 +78,8 @@ def plan_stochastic(
     def choose(earlier: dict[str, Any]) -> LossPlan:
         return _choose(design, memory, earlier.get("rank", rank), n_columns, solver)
 
-    return settled("plan", choose, essentials)
+    plan: LossPlan = settled("plan", choose, essentials)
+    return plan
 
 
 def _choose(design: DesignMatrix, memory: Any, rank: int | str, n_columns: int, solver: str) -> LossPlan:
@@ -111,6 +114,11 @@ _RANK, _BUILDING = 256, 96 << 20
 def batch_rows(n_rows: int) -> int:
     """Choose the rows of a batch: many where an epoch has many steps anyway."""
     return max(_LEAST_ROWS, min(_MOST_ROWS, n_rows // _STEPS))
+
+
+def _table_bytes(n_rows: int, k: int) -> int:
+    """Count the bytes of a table of slopes in memory; 0 where it goes to a file."""
+    return 8 * n_rows * k if 8 * n_rows * k <= _TABLE_BYTES else 0
 
 
 def _sample_size(design: DesignMatrix) -> int:
@@ -161,7 +169,10 @@ def solve_stochastic(
     else:
         labels = smooth.outcome.labels
         warn_if_sorted(smooth.design, WINDOW_BLOCKS, classes=None if labels is None else labels.classes)
-        method = replace(_method(estimator.solver, smooth.rank, sum_), tol=tol, seed=seed)
+        fits = _table_bytes(smooth.design.shape[0], smooth.shape[1]) > 0
+        method = replace(
+            _method(estimator.solver, smooth.rank, sum_), tol=tol, seed=seed, table_in_memory=fits
+        )
     result: Result[Any] = solve(sum_, method, start=start, callback=show, **limits())
     if not hybrid or not (result.converged or result.status.name == "STALLED"):
         return result
@@ -205,6 +216,8 @@ def _needs(design: DesignMatrix, rank: int, n_sampled: int, k: int, solver: str)
         "solver": 24 * 8 * p * k,
         "sample": int(n_sampled * (design.row_bytes + 24 * (k + 1))) + probe,
     }
+    if solver.endswith("saga"):
+        held["slopes"] = 2 * _table_bytes(design.shape[0], k)  # of this epoch and the last
     if solver not in _UNSKETCHED:
         matrix = design.dtype.itemsize * p * p if rank == 0 else 6 * 8 * p * rank
         held["preconditioner"] = k * matrix + _BUILDING

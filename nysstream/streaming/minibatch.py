@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -260,7 +261,8 @@ class Minibatches:
     ) -> list[Any]:
         design = self.design
         if not needs_slots(design, device):
-            rows = [design.source.read(slice(a, b)) for a, b in blocks]
+            with contextlib.closing(design.source.in_turn([slice(*block) for block in blocks])) as reads:
+                rows = [reads.read(slice(*block)) for block in blocks]
             cost.bytes_read += sum(int((b - a) * design.row_bytes) for a, b in blocks)
             return rows
         cache, width = block_cache(design, device), design.source.shape[1]
@@ -271,19 +273,21 @@ class Minibatches:
             buffers[which] = np.empty(nbytes, np.uint8)
         buffer = buffers[which][:nbytes].view(design.block_dtype).reshape(wanted, width)
         pieces, done = [], 0
-        for a, b in blocks:
-            size = int((b - a) * design.row_bytes)
-            rows = held[a, b]
-            if rows is None:
-                view = buffer[done : done + b - a]
-                done += b - a
-                design.source.read(slice(a, b), view)
-                rows = view if device.name == "cpu" else device.put(view)
-                cache.offer((a, b), rows)
-                cost.bytes_read += size
-            else:
-                cost.bytes_from_cache += size
-            pieces.append(rows)
+        reads = design.source.in_turn([slice(*block) for block in blocks if held[block] is None])
+        with contextlib.closing(reads):
+            for a, b in blocks:
+                size = int((b - a) * design.row_bytes)
+                rows = held[a, b]
+                if rows is None:
+                    view = buffer[done : done + b - a]
+                    done += b - a
+                    reads.read(slice(a, b), view)
+                    rows = view if device.name == "cpu" else device.put(view)
+                    cache.offer((a, b), rows)
+                    cost.bytes_read += size
+                else:
+                    cost.bytes_from_cache += size
+                pieces.append(rows)
         return pieces
 
     def _mapped_block(self, block: tuple[int, int], device: Device, cost: Cost) -> Any:
