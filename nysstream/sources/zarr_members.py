@@ -107,9 +107,9 @@ def committed_rows(array: zarr.Array[Any], name: str) -> int | None:
 
 @contextmanager
 def unfinished_ignored() -> Iterator[None]:
-    """Let Zarr list groups whose metadata are being written, which it would warn about."""
+    """Let Zarr list groups that are being written, whose marks it would warn about."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Object at \S*\.partial is not recognized")
+        warnings.filterwarnings("ignore", r"Object at \S*\.(partial|appending) is not recognized")
         yield
 
 
