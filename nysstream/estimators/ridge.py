@@ -326,6 +326,9 @@ class Ridge(LinearModel, MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _check_settings(self) -> None:
         check_alphas("alpha", self.alpha)
         check_settings(self, SOLVERS)
+        if self.keep_statistics and self.solver in STOCHASTIC:
+            message = f"keep_statistics=True: solver={self.solver!r} gathers no sums to keep; use another"
+            raise InputError(message)
 
     def _plan(
         self,

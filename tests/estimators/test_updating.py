@@ -169,6 +169,11 @@ def test_what_cannot_be_updated_is_refused_and_left_alone():
         update(RidgeCV(cv=2).fit(X, y), X, y)
 
 
+def test_methods_that_gather_nothing_keep_nothing():
+    with pytest.raises(InputError, match="keep_statistics=True: solver='saga'"):
+        Ridge(solver="saga", keep_statistics=True).fit(X, y)
+
+
 def test_models_without_statistics_say_so(tmp_path):
     Ridge(alpha=1.0).fit(X, y).save(tmp_path / "m")
     with pytest.raises(InputError, match="holds no statistics"):
