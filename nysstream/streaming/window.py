@@ -60,22 +60,23 @@ class Window:
     def take(self, rows: Rows, device: Device) -> Any:
         """Gather rows, their numbers ascending, on the device."""
         edges = np.searchsorted(rows, [*self.starts, np.iinfo(np.int64).max])
-        parts = []
-        for piece, start, i, j in zip(self.pieces, self.starts, edges[:-1], edges[1:], strict=True):
-            if i == j:
-                continue
-            index = rows[i:j] - start
-            if index[-1] - index[0] == j - i - 1:
-                parts.append(piece[index[0] : index[-1] + 1, ...])
-            elif isinstance(piece, np.ndarray) or hasattr(piece, "indptr"):
-                parts.append(piece[index])
-            else:
-                parts.append(namespace(piece).take(piece, device.put(index), axis=0))
-        if hasattr(parts[0], "indptr"):
+        wanted = [
+            (piece, rows[i:j] - start, slice(i, j))
+            for piece, start, i, j in zip(self.pieces, self.starts, edges[:-1], edges[1:], strict=True)
+            if i < j
+        ]
+        first = wanted[0][0]
+        if hasattr(first, "indptr"):
             stack: Any = scipy.sparse.vstack
-            return parts[0] if len(parts) == 1 else stack(parts, format="csr")
-        parts = [device.put(part) if isinstance(part, np.ndarray) else part for part in parts]
-        return parts[0] if len(parts) == 1 else device.xp.concat(parts, axis=0)
+            return stack([piece[index] for piece, index, _ in wanted], format="csr")
+        if not isinstance(first, np.ndarray):
+            take = namespace(first).take
+            return device.xp.concat([take(x, device.put(index), axis=0) for x, index, _ in wanted], axis=0)
+        out = np.empty((rows.size, first.shape[1]), first.dtype)
+        for piece, index, place in wanted:
+            # With "raise", NumPy gathers into a buffer of its own first.
+            np.take(piece, index, axis=0, out=out[place], mode="clip")
+        return device.put(out)
 
 
 def map_rows(design: DesignMatrix, raw: Any, device: Device) -> Any:
