@@ -7,7 +7,9 @@ gives a fraction of the line. So what is wanted next is asked for before it is w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +18,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import _get_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -25,14 +27,29 @@ if TYPE_CHECKING:
     #: A key of a store, and which of its bytes; None for all.
     Request: TypeAlias = tuple[str, ByteRequest | None]
 
-#: Bytes on their way to one task: with a few tasks, what a fast line holds in 50 milliseconds.
-_IN_FLIGHT_BYTES = 16 << 20
+#: Bytes per second that one task can hope for. Times the latency it is what must be on its way.
+_LINE = 1e9
 _FEWEST, _MOST = 2, 32
 
 
-def requests_at_once(nbytes: int) -> int:
-    """Count the requests of about ``nbytes`` each to have on their way."""
-    return max(_FEWEST, min(_MOST, round(_IN_FLIGHT_BYTES / max(1, nbytes))))
+def requests_at_once(nbytes: int, latency: float) -> int:
+    """Count the requests of about ``nbytes`` each to have on their way.
+
+    Fewer than the latency hides leave the line idle. More gain nothing, crowd a small server, and
+    push each other's bytes out of the processor's cache.
+    """
+    return max(_FEWEST, min(_MOST, round(_LINE * latency / max(1, nbytes))))
+
+
+def latency_of(ask: Callable[[], Any]) -> float:
+    """Time a small request, in seconds: the better of two, since the first one connects."""
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        with contextlib.suppress(Exception):  # what is refused was answered too
+            ask()
+        times.append(time.perf_counter() - began)
+    return min(times)
 
 
 class Window:

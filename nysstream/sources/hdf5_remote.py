@@ -14,7 +14,7 @@ from zarr.core.sync import sync
 from nysstream.errors import NysstreamError, SourceError
 from nysstream.sources.chunks import ChunkLayout, Piece, pieces, runs_of
 from nysstream.sources.decoding import checks
-from nysstream.sources.fetching import Window, requests_at_once
+from nysstream.sources.fetching import Window, latency_of, requests_at_once
 from nysstream.sources.hdf5_layout import chunk_index, contiguous_offset
 from nysstream.sources.remote import advice_on, explained, remote_store
 
@@ -57,6 +57,7 @@ class RemoteFile(io.RawIOBase):
         self._pages: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         try:
             self.size = int(sync(self.store.getsize(self.key)))
+            self.latency = latency_of(lambda: sync(self.store.getsize(self.key)))
         except FileNotFoundError as error:
             message = f"{url} does not exist; check the bucket and the path"
             raise SourceError(message) from error
@@ -113,7 +114,7 @@ class RemoteFile(io.RawIOBase):
 
     def window(self, requests: Iterable[Request], nbytes: int = _PIECE_BYTES) -> Window:
         """Fetch what is asked for ahead."""
-        return Window(self.store, requests, requests_at_once(nbytes))
+        return Window(self.store, requests, requests_at_once(nbytes, self.latency))
 
 
 def _bytes_of(window: Window, request: Request) -> NDArray[np.uint8]:
@@ -175,7 +176,7 @@ class RemoteReader:
         """What is on its way, and what a chunk decodes to."""
         run = max(_RUN_BYTES, self._chunk.encoded_bound)
         steps = 0 if self._index is None else self._index.layout(0).scratch_bytes + self._chunk.nbytes
-        return run * requests_at_once(run) + steps
+        return run * requests_at_once(run, self._file.latency) + steps
 
     @property
     def checksums(self) -> bool:

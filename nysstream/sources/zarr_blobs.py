@@ -7,9 +7,10 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zarr.abc.store import RangeByteRequest, SuffixByteRequest
+from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from nysstream.sources.fetching import Window, fetch, requests_at_once
+from nysstream.sources.fetching import Window, fetch, latency_of, requests_at_once
 from nysstream.sources.files import OpenFile
 from nysstream.sources.zarr_store import list_keys
 
@@ -149,7 +150,8 @@ class RemoteBlobs:
 
     def __init__(self, store: Any, path: str, nbytes: int) -> None:
         self.store, self.prefix = store, f"{path}/" if path else ""
-        self.at_once = requests_at_once(nbytes)
+        latency = latency_of(lambda: sync(store.exists(f"{self.prefix}zarr.json")))
+        self.at_once = requests_at_once(nbytes, latency)
         self._window: Window | None = None
         self._edges: OrderedDict[Request, NDArray[np.uint8]] = OrderedDict()
 
