@@ -118,9 +118,12 @@ def write(rows: list[dict[str, Any]], about: dict[str, Any], folder: Path) -> No
 
 
 def _curve(row: dict[str, Any], axis: str) -> list[tuple[float, float]]:
-    """Give the points of a curve; what rounding has put below the minimum is drawn at the lower edge."""
-    points = [(point[axis], max(point["suboptimality"], 1e-10)) for point in row["points"]]
-    return sorted(point for point in points if point[1] < math.inf)
+    """Give what was reached by then; what rounding has put below the minimum is drawn at the lower edge."""
+    reached: list[tuple[float, float]] = []
+    for x, y in sorted((point[axis], max(point["suboptimality"], 1e-10)) for point in row["points"]):
+        if y < (reached[-1][1] if reached else math.inf):
+            reached.append((x, y))
+    return reached
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -112,6 +112,10 @@ def test_curves_keep_the_best_of_each_group_and_leave_out_what_is_infinite(tmp_p
     diverged = row("b", "b", (1, math.inf))
     assert stochastic.chosen([slow, fast, diverged]) == [fast, diverged]
     assert stochastic._curve(diverged, "passes") == []
+    assert stochastic._curve(row("c", "c", (3, 0.1), (1, 0.2), (2, 0.3)), "seconds") == [
+        (0.5, 0.2),
+        (1.5, 0.1),
+    ]
     assert stochastic.first_within(fast, 1e-6, "seconds") == 1.0
     assert stochastic.lines_of([slow, fast])[0][1] == "a, fast"
     draw_curves({("x", "passes"): {"a": [(1.0, 0.1)], "b": []}}, tmp_path / "one.png", levels=(1e-3,))

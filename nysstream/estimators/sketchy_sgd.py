@@ -41,6 +41,19 @@ class _Majorised(Huber):
         return xp.where(size > self.delta, self.delta / xp.where(size > 0, size, 1.0), xp.ones_like(size))
 
 
+class _Floored(SquaredHinge):
+    """The squared hinge loss with some curvature left where it is flat.
+
+    Once no sampled row is within its margin there would be none to measure steps by.
+    """
+
+    def curvature(self, z: Any, y: Any) -> Any:
+        """Give a thousandth of the bound at least."""
+        found = super().curvature(z, y)
+        least = namespace(z).zeros_like(found) + 1e-3 * self.curvature_bound
+        return namespace(z).where(found > least, found, least)
+
+
 @dataclass(eq=False, repr=False)
 class SketchySGDRegressor(RegressorMixin, SketchedEpochs):
     r"""Regression by SketchySGD, streamed from disk: good after a few passes.
@@ -211,7 +224,7 @@ class SketchySGDClassifier(LinearClassifier, SketchedEpochs):
 
     def _loss(self) -> Loss:
         if self.loss == "squared_hinge":
-            return SquaredHinge()
+            return _Floored()
         return Multinomial() if self.loss == "multinomial" and self.classes_.size > 2 else Logistic()
 
     def _n_columns(self, n_targets: int) -> int:

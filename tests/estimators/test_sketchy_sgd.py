@@ -165,6 +165,15 @@ def test_partial_fit_takes_sources_sparse_rows_and_features(problem):
     assert np.isfinite(mapped.predict(problem.X)).all()
 
 
+def test_rows_that_are_all_beyond_their_margins_do_no_harm():
+    X = np.repeat([[-1.0], [1.0]], 100, axis=0) * 10
+    y = np.repeat([0, 1], 100)
+    model = ny.SketchySGDClassifier("squared_hinge", penalty=None).fit(X, y)
+    for _ in range(4):
+        model.partial_fit(X, y)
+    assert model.score(X, y) == 1.0
+
+
 def test_columns_that_are_constant_at_first_are_learned_later(problem):
     X = problem.X.copy()
     X[:500, 0] = 1.0
