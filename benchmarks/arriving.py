@@ -1,9 +1,8 @@
 """Count what rows that arrive cost: passes and bytes of an update, and of a fit to all rows from the start.
 
-``python -m benchmarks.arriving`` writes random Fourier features of made-up flights to a Zarr store, fits a
+``python -m benchmarks.arriving`` writes random Fourier features of normal columns to a Zarr store, fits a
 model to 95 % of the rows, appends the rest, and updates the model; beside it, it fits all rows anew. Rows
-come in two orders: as drawn, so that new rows are like the old ones, and sorted by the first column, so that
-they are not.
+come in two orders: as drawn, so that new rows are like the old ones, and with a first column whose mean drifts.
 """
 
 from __future__ import annotations
