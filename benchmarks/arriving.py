@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.arriving`` writes random Fourier features of normal columns to a Zarr store, fits a
 model to 95 % of the rows, appends the rest, and updates the model; beside it, it fits all rows anew. Rows
-come in two orders: as drawn, so that new rows are like the old ones, and with a first column whose mean drifts.
+come in two orders: as drawn, so that new rows are like the old ones, and with a first column that drifts.
 """
 
 from __future__ import annotations
