@@ -16,6 +16,7 @@ from nysstream.errors import InputError
 from nysstream.sketching.factored import Factored, add_squares
 from nysstream.sketching.metric import DenseMetric, DiagonalMetric, LowRankMetric, Metric
 from nysstream.sketching.sketch import Sketch
+from nysstream.sources import as_source
 from nysstream.streaming.window import map_rows
 
 if TYPE_CHECKING:
@@ -70,19 +71,19 @@ class SampledRows:
         """Give some of the rows."""
         d = self.design
         everything = slice(0, d.shape[0])
-        sources = [
-            None if source is None else source.read(everything)[rows]
-            for source in (d.source, d.target, d.weight)
-        ]
-        return SampledRows(
-            replace(d, source=sources[0], target=sources[1], weight=sources[2]), self.intercept
-        )
+        sources: dict[str, Any] = {
+            name: as_source(source.read(everything)[rows])
+            for name in ("source", "target", "weight")
+            if (source := getattr(d, name)) is not None
+        }
+        return SampledRows(replace(d, **sources), self.intercept)
 
     def _map(self, raw: Any) -> Any:
         centering = self.design.centering
         Z = map_rows(self.design, raw, get_device("cpu"))
-        shifted = centering is not None and centering.shift is not None
-        return Z - centering.shift.astype(Z.dtype) if shifted else Z
+        if centering is None or centering.shift is None:
+            return Z
+        return Z - centering.shift.astype(Z.dtype)
 
     def pieces(self) -> Iterator[tuple[slice, Any]]:
         """Give rows after the feature map and less the shift, a few at a time."""
@@ -138,7 +139,7 @@ class SubsampledHessian:
         multiply R by a sparse random map, with few entries in each column or in each row. ``"diagonal"`` is
         the diagonal, ``"identity"`` does nothing.
     rank : int, optional
-        Of the approximation, or rows of the map; 256 or as many as there are columns if None.
+        Of the approximation, at most p'; or rows of the map, best a few times p'. 256 if None.
 
     References
     ----------
@@ -180,7 +181,7 @@ class SubsampledHessian:
         m, p = rows.shape
         if self.kind == "identity":
             return Subsampled(None, np.zeros(p), 0.0, 0.0)
-        rank = min(self.rank or _RANK, p)
+        rank = min(self.rank or _RANK, p if self.kind == "nystrom" else m)
         squares = np.zeros(p)
         dtype = rows.design.dtype
         if self.kind == "newton" and kept >= p:

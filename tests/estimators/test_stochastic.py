@@ -79,9 +79,9 @@ def test_logistic_regression_agrees_for_two_classes(data, solver, l1_ratio):
 )
 def test_logistic_regression_agrees_for_many_classes(data, solver, l1_ratio):
     X, _, classes = data
-    settings = {"C": 0.1, "l1_ratio": l1_ratio, "class_weight": {0: 2.0}}
+    settings = {"C": 0.01, "l1_ratio": l1_ratio, "class_weight": {0: 2.0}}
     reference = LogisticRegression(**settings, tol=1e-7).fit(X, classes)
-    model = quietly(LogisticRegression(**settings, solver=solver, tol=1e-5, max_passes=36), X, classes)
+    model = quietly(LogisticRegression(**settings, solver=solver, tol=1e-5, max_passes=20), X, classes)
     assert_as_good(model, reference, rtol=1e-5)
     assert model.score(X, classes) == pytest.approx(reference.score(X, classes), abs=0.01)
 
@@ -182,7 +182,7 @@ def test_sorted_rows_warn_and_the_certificate_shows_what_is_missing(monkeypatch,
     best = LogisticRegression(tol=1e-8).fit(X, y).result_.stats["objective"]
     with pytest.warns(OrderWarning, match="convert --shuffle"):
         model = quietly(
-            LogisticRegression(solver="sketchysvrg", tol=1e-6, max_passes=30),
+            LogisticRegression(solver="sketchysvrg", tol=1e-6, max_passes=14),
             Stored(X[order], chunk_rows=20),
             Stored(y[order], chunk_rows=20),
         )
@@ -192,7 +192,7 @@ def test_sorted_rows_warn_and_the_certificate_shows_what_is_missing(monkeypatch,
     with warnings.catch_warnings():
         warnings.simplefilter("error", OrderWarning)
         quietly(
-            LogisticRegression(solver="sketchysvrg", max_passes=6),
+            LogisticRegression(solver="sketchysvrg", max_passes=4),
             Stored(X, chunk_rows=20),
             Stored(y, chunk_rows=20),
         )
