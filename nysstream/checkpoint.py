@@ -46,7 +46,7 @@ def checkpointing(
         Go on from what is there: the same block, run again, recalls the passes that were finished. Where
         nothing is there, begin.
     overwrite : bool, default False
-        Begin anew where a checkpoint exists.
+        Begin anew where a checkpoint exists, unless ``resume`` goes on from it.
     every : float, default 0
         Seconds between two writes at least; 0 writes after every pass. A process that is killed outright
         loses what it had not written; an exception or an interrupt loses nothing.
@@ -114,7 +114,7 @@ class Checkpoint(Journal):
         if found is not None and not (resume or overwrite):
             message = f"{self.name} exists: resume=True goes on from it, overwrite=True begins anew"
             raise OutputExistsError(message)
-        self.resumed = found is not None and not overwrite
+        self.resumed = found is not None and resume
         if self.resumed:
             assert found is not None
             self._attributes = found

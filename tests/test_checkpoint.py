@@ -193,6 +193,11 @@ def test_a_checkpoint_is_not_overwritten_by_accident(tmp_path, data):
     with ns.checkpointing(place, overwrite=True) as checkpoint:
         assert not checkpoint.resumed
     assert not (place / "entries").exists()
+    with ns.checkpointing(place, resume=True):
+        ns.Ridge().fit(*data)
+    with ns.checkpointing(place, resume=True, overwrite=True) as checkpoint:
+        assert checkpoint.resumed
+    assert (place / "entries").exists()
 
 
 def test_what_is_no_checkpoint_is_left_alone(tmp_path, data):

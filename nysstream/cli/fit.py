@@ -59,15 +59,11 @@ def fit_command(name: str) -> Callable[..., None]:
         **settings: Any,
     ) -> int:
         model = make(name, settings)
-        with checkpointed(checkpoint, checkpoint_every, resume=resume, overwrite=overwrite) as journal:
-
-            def may_replace(output: str | Path) -> bool:
-                return overwrite or (journal is not None and journal.wrote(str(output)))
-
+        with checkpointed(checkpoint, checkpoint_every, resume=resume, overwrite=overwrite) as outputs:
             if out is not None:
-                check_target(out, overwrite=may_replace(out))
+                check_target(out, overwrite=outputs.replaceable(out))
             if report is not None:
-                refuse_existing(report, overwrite=may_replace(report))
+                refuse_existing(report, overwrite=outputs.replaceable(report))
             with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
                 listener = line.passes if hasattr(model, "plan") else line.steps
                 model.callback = listener if line.shown else None
@@ -77,11 +73,10 @@ def fit_command(name: str) -> Callable[..., None]:
                         verify_rows(source)
                 model.fit(*opened)
             if out is not None:
-                model.save(out, overwrite=may_replace(out))
+                model.save(out, overwrite=outputs.replaceable(out))
             if report is not None:
-                write_report(model, report, overwrite=may_replace(report))
-            if journal is not None:
-                journal.note_outputs(output for output in (out, report) if output is not None)
+                write_report(model, report, overwrite=outputs.replaceable(report))
+            outputs.written(out, report)
         if json:
             print_json({**model.result_.stats, **own_settings(model), "model": out})
         else:

@@ -13,6 +13,7 @@ import threading
 import traceback
 import warnings
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dask.config
@@ -100,10 +101,27 @@ def in_options(message: str) -> str:
     return message
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a command may replace: all with ``--overwrite``, else what an earlier run of its job wrote."""
+
+    overwrite: bool
+    journal: Checkpoint | None = None
+
+    def replaceable(self, output: str | Path) -> bool:
+        """Whether an output may take the place of another."""
+        return self.overwrite or (self.journal is not None and self.journal.wrote(str(output)))
+
+    def written(self, *outputs: str | Path | None) -> None:
+        """Remember what was written, so that a later run of the job may replace it."""
+        if self.journal is not None:
+            self.journal.note_outputs(output for output in outputs if output is not None)
+
+
 @contextmanager
 def checkpointed(
     location: str | None, every: float | None, *, resume: bool, overwrite: bool
-) -> Iterator[Checkpoint | None]:
+) -> Iterator[Outputs]:
     """Keep a checkpoint of what runs inside the block, if a place for it is given.
 
     An interrupt inside the block, by Ctrl-C or SIGTERM, writes the checkpoint first.
@@ -117,11 +135,11 @@ def checkpointed(
         if resume or every is not None:
             message = "--resume and --checkpoint-every are about a checkpoint: give --checkpoint DIR too"
             raise InputError(message)
-        yield None
+        yield Outputs(overwrite)
         return
     with checkpointing(location, resume=resume, overwrite=overwrite, every=every or 0.0) as journal:
         try:
-            yield journal
+            yield Outputs(overwrite, journal)
         except KeyboardInterrupt as error:
             raise Interrupted(location) from error
 

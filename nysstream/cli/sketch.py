@@ -60,9 +60,7 @@ def sketch(
     missing_chunks: str,
     out: Annotated[
         str | None,
-        typer.Option(
-            "--out", metavar="SKETCH.zarr", help="Save sketch, eigenvectors and eigenvalues."
-        ),
+        typer.Option("--out", metavar="SKETCH.zarr", help="Save sketch, eigenvectors and eigenvalues."),
     ] = None,
     overwrite: bool,
     json: bool,

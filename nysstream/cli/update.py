@@ -60,25 +60,20 @@ def update(
     model's coefficients, and makes a pass over all rows per iteration. STORE must hold the rows of the
     fit as they were, named and restricted by the same options.
     """
-    with checkpointed(checkpoint, checkpoint_every, resume=resume, overwrite=overwrite) as journal:
-
-        def may_replace(output: str | Path) -> bool:
-            return overwrite or (journal is not None and journal.wrote(str(output)))
-
+    with checkpointed(checkpoint, checkpoint_every, resume=resume, overwrite=overwrite) as outputs:
         if out is not None:
-            check_target(out, overwrite=may_replace(out))
+            check_target(out, overwrite=outputs.replaceable(out))
         if report is not None:
-            refuse_existing(report, overwrite=may_replace(report))
+            refuse_existing(report, overwrite=outputs.replaceable(report))
         limits = {"max_passes": max_passes, "time_limit": time_limit}
         estimator = loaded(model, statistics=True, memory=memory, device=device, **limits)
         with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
             estimator.callback = line.passes if line.shown else None
             update_model(estimator, *open_data(store, data, target, weight, rows, missing_chunks))
-        estimator.save(out or model, overwrite=True if out is None else may_replace(out))
+        estimator.save(out or model, overwrite=True if out is None else outputs.replaceable(out))
         if report is not None:
-            write_report(estimator, report, overwrite=may_replace(report))
-        if journal is not None:
-            journal.note_outputs(output for output in (out, report) if output is not None)
+            write_report(estimator, report, overwrite=outputs.replaceable(report))
+        outputs.written(out, report)
     print_update(estimator, out or model, json=json)
     return CONVERGED if estimator.result_.converged else STOPPED
 

@@ -123,7 +123,8 @@ def plan_loss(
     def choose(earlier: dict[str, Any]) -> LossPlan:
         return _choose(design, memory, rank, n_columns, method, earlier, coupled=coupled)
 
-    return settled("plan", choose, essentials)
+    plan: LossPlan = settled("plan", choose, essentials)
+    return plan
 
 
 def _choose(

@@ -168,10 +168,12 @@ def plan_fit(
 
     def choose(earlier: dict[str, Any]) -> Plan:
         if earlier:
-            return fit(earlier["method"], earlier["why"], width=earlier["rank"])
+            plan: Plan = fit(earlier["method"], earlier["why"], width=earlier["rank"])
+            return plan
         return _choose(design, method, rank, n_systems, shift, tol, folds, fit, keep=keep)
 
-    return settled("plan", choose, essentials)
+    plan: Plan = settled("plan", choose, essentials)
+    return plan
 
 
 def essentials(plan: Any) -> dict[str, Any]:

@@ -86,7 +86,12 @@ class LeastSquaresLoss(Smooth):
         self.targets = targets
         self.shape = (problem.design.shape[1], targets.size)
         gram = getattr(problem.preconditioner, "gram", None) if problem.method == "gram" else None
-        model = _in_memory(gram) if gram is not None else Curvature(problem.operator, problem.preconditioner)
+        if gram is not None:
+            model = _in_memory(gram)
+        else:
+            scale = 1.0 if problem.design.centering is None else problem.design.centering.scale
+            diagonal = float(np.mean(problem.statistics.squares / scale**2))
+            model = Curvature(problem.operator, problem.preconditioner, diagonal=diagonal)
         self.model = (model,)
         self.in_memory = model.exact
         self._squares = problem.statistics.target_squares[targets]
@@ -217,7 +222,10 @@ class GeneralLoss(Smooth):
             if whole:
                 return held or self._hessians
             if self.method == "admm":
-                return tuple(self._over_data(j, W, intercept, sketches[0][:, of == j]) for j in range(k))
+                return tuple(
+                    self._over_data(j, W, intercept, sketches[0][:, of == j], float(values.curvature[j]))
+                    for j in range(k)
+                )
             return tuple(_in_memory(hessian) for hessian in self._sampled_hessians(W, intercept))
 
         return Evaluation(
@@ -247,14 +255,16 @@ class GeneralLoss(Smooth):
             (values,) = reduce(self.sample.design, sums, name="sample")
         return [self.sample.factor * hessian for hessian in values.hessians]
 
-    def _over_data(self, j: int, W: Block, intercept: Vector, product: Block) -> Curvature:
+    def _over_data(self, j: int, W: Block, intercept: Vector, product: Block, total: float) -> Curvature:
+        """Make one column's Hessian an operator; ``total`` is the sum of the rows' curvatures."""
         outcome = replace(self.outcome, columns=self.outcome.columns[[j]])
         at, b = W[:, [j]], intercept[[j]]
         operator = HessianOperator(self.design, outcome, at, b, fit_intercept=self.intercept)
         self.operators.append(operator)
         assert self._test is not None
         nystrom = Sketch(self._test, product, self.design.eps).nystrom()
-        return Curvature(operator, nystrom.preconditioner() if nystrom.rank else None)
+        # Columns have unit variance.
+        return Curvature(operator, nystrom.preconditioner() if nystrom.rank else None, diagonal=total)
 
     def _coupled(self, W: Block, intercept: Vector) -> Curvature:
         """Make the Hessian of all classes an operator, preconditioned with its diagonal blocks."""

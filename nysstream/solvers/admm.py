@@ -63,6 +63,10 @@ class ADMMState:
     since_balance: int = 0
     polished: int = 0
 
+    def with_penalty(self, rho: Vector) -> ADMMState:
+        """Go on with another penalty parameter; the multiplier stays."""
+        return replace(self, rho=rho, U=self.U * (self.rho / rho), since_balance=0)
+
 
 @dataclass(frozen=True)
 class ADMM(Solver[CompositeQuadratic, ADMMState]):
@@ -140,7 +144,7 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
             Z = problem.regularizer.prox(np.zeros((p, k)), 1.0)
         else:
             Z = problem.regularizer.prox(np.array(start, dtype=np.float64), 1e-12)
-        product = problem.operator.matmat(Z) if Z.any() else np.zeros((p, k))
+        product = problem.multiply([Z])[0] if Z.any() else np.zeros((p, k))
         certified = problem.certify(Z, product)
         rho = ones * (self._penalty(problem) if self.penalty is None else self.penalty)
         # The dual variable for which Z would be a fixed point of the smooth step.
@@ -184,11 +188,12 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
         return 0 if problem.exact else self.cg_steps
 
     def _penalty(self, problem: CompositeQuadratic) -> float:
-        trace = problem.operator.trace()
-        p = problem.operator.shape[0]
-        if trace is None:
-            trace = float(p * np.abs(problem.rhs).max() ** 2 / max(float(problem.constant.max()), 1e-300))
-        return max(0.1 * trace / p, 1e-300)
+        diagonal, trace = problem.diagonal, problem.operator.trace()
+        if diagonal is None and trace is not None:
+            diagonal = trace / problem.operator.shape[0]
+        if diagonal is None:
+            diagonal = float(np.abs(problem.rhs).max() ** 2 / max(float(problem.constant.max()), 1e-300))
+        return max(0.1 * diagonal, 1e-300)
 
     def _many(self, problem: CompositeQuadratic, state: ADMMState) -> ADMMState:
         preconditioner = problem.preconditioner
@@ -246,15 +251,11 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
         D = V = precondition.inverse(R, rho)
         rz = dots(R, V)
         for i in range(self.cg_steps):
-            columns = [D]
-            if i == 0:
-                columns += [state.Z, W] if refresh else [state.Z]
-            product = problem.operator.matmat(np.hstack(columns))
-            AD = product[:, :k]
-            if i == 0:
-                extra = product[:, k : 2 * k]
-                if refresh:
-                    AW = product[:, 2 * k :]
+            points = [] if i else [state.Z, W] if refresh else [state.Z]
+            AD, *products = problem.multiply(points, [D])
+            if products:
+                extra = products[0]
+                AW = products[1] if refresh else AW
             Q = AD + rho * D
             curvature = dots(D, Q)
             alpha = np.divide(dots(D, R), curvature, out=np.zeros(k), where=curvature > 0)
@@ -284,5 +285,4 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
             busy = self.unfinished(state.certified)
             ratio = np.full_like(ratio, np.exp(np.log(ratio[busy]).mean()) if busy.size else 1.0)
         ratio = np.where((ratio > _IMBALANCE) | (ratio < 1 / _IMBALANCE), np.clip(ratio, 0.1, 10.0), 1.0)
-        rho = state.rho * ratio
-        return replace(state, rho=rho, U=state.U * (state.rho / rho), since_balance=0)
+        return state.with_penalty(state.rho * ratio)

@@ -86,12 +86,15 @@ class Curvature:
         Whether the preconditioner is the inverse.
     stacked : bool
         Whether the operator is on all columns stacked, each with its intercept as one more coordinate.
+    diagonal : float, optional
+        About the mean of the operator's diagonal: the size of a penalty parameter.
     """
 
     operator: LinearOperator
     preconditioner: Preconditioner | None = None
     exact: bool = False
     stacked: bool = False
+    diagonal: float | None = None
 
 
 class Smooth(Protocol):

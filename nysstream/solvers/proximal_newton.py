@@ -9,7 +9,7 @@ import numpy as np
 
 from nysstream.errors import InputError
 from nysstream.regularizers import Separable
-from nysstream.solvers.admm import ADMM
+from nysstream.solvers.admm import ADMM, ADMMState
 from nysstream.solvers.base import Solver, Status
 from nysstream.solvers.columns import dots
 from nysstream.solvers.composite import Composite, Evaluation
@@ -46,6 +46,8 @@ class NewtonState:
         Being minimised; empty between two steps.
     inner : tuple
         One state of the inner solver per model.
+    penalties : tuple of ndarray
+        Penalty parameters that the last models ended with, which suit the next.
     iterations, inner_iterations, failures : int
     """
 
@@ -58,6 +60,7 @@ class NewtonState:
     certified: Certified
     models: tuple[CompositeQuadratic, ...] = ()
     inner: tuple[Any, ...] = ()
+    penalties: tuple[Vector, ...] = ()
     iterations: int = 0
     inner_iterations: int = 0
     failures: int = 0
@@ -181,10 +184,13 @@ class ProximalNewton(Solver[Composite, NewtonState]):
                 curvature.exact,
                 problem.smooth.least_squares,
                 problem.scale[columns],
+                curvature.diagonal,
+                W if W.any() else None,
+                product if W.any() else None,
             )
             models.append(model)
             inner.append(solver.init(model, W if W.any() else None))
-        return replace(state, models=tuple(models), inner=tuple(inner))
+        return self._begun(state, models, inner)
 
     def _stacked_model(self, problem: Composite, state: NewtonState) -> NewtonState:
         """Make one model of all columns, which the loss couples, with their intercepts."""
@@ -206,8 +212,13 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             scale=problem.scale[:1],
         )
         solver = self._inner_solver(problem, state)
-        inner = solver.init(model, v if v.any() else None)
-        return replace(state, models=(model,), inner=(inner,))
+        return self._begun(state, [model], [solver.init(model, v if v.any() else None)])
+
+    def _begun(self, state: NewtonState, models: list[CompositeQuadratic], inner: list[Any]) -> NewtonState:
+        """Begin to minimise models, with the penalty parameters that the last ones ended with."""
+        if len(state.penalties) == len(inner):
+            inner = [part.with_penalty(rho) for part, rho in zip(inner, state.penalties, strict=True)]
+        return replace(state, models=tuple(models), inner=tuple(inner))
 
     def _inner_solver(self, problem: Composite, state: NewtonState) -> Solver[CompositeQuadratic, Any]:
         """Ask of the models a fraction of what is missing, and no less than what rounding allows."""
@@ -267,6 +278,7 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             certified=merged,
             models=(),
             inner=(),
+            penalties=tuple(part.rho for part in state.inner if isinstance(part, ADMMState)),
             iterations=state.iterations + 1,
             failures=0 if improved else state.failures + 1,
         )

@@ -47,6 +47,11 @@ class CompositeQuadratic:
     scale : ndarray, shape (k,), optional
         What distances from optimality are divided by; by default the largest entries of ``rhs``, the
         gradient at zero.
+    diagonal : float, optional
+        About the mean of A's diagonal.
+    origin, there : ndarray, shape (p, k), optional
+        A point and its product. Points are multiplied by way of their distance from it, so that what
+        rounding does to products vanishes as they come near.
     """
 
     operator: LinearOperator
@@ -57,6 +62,9 @@ class CompositeQuadratic:
     exact: bool = False
     least_squares: bool = True
     scale: Vector | None = None
+    diagonal: float | None = None
+    origin: Block | None = None
+    there: Block | None = None
 
     @property
     def passes(self) -> int:
@@ -84,6 +92,15 @@ class CompositeQuadratic:
         if self.exact and self.preconditioner is None:
             message = "exact=True says that the preconditioner is the inverse, and there is none: give one"
             raise InputError(message)
+
+    def multiply(self, points: list[Block], directions: list[Block] | None = None) -> list[Block]:
+        """Multiply directions, and points, with A; the products come in that order, for one pass."""
+        away = points if self.origin is None else [point - self.origin for point in points]
+        blocks = [*(directions or []), *away]
+        product = self.operator.matmat(np.hstack(blocks))
+        found = np.split(product, np.cumsum([block.shape[1] for block in blocks])[:-1], axis=1)
+        first = len(blocks) - len(points)
+        return found[:first] + [part if self.there is None else part + self.there for part in found[first:]]
 
     def certify(self, W: Block, product: Block) -> Certified:
         """Measure how good iterates are, given their products ``A W``; no pass."""
