@@ -77,7 +77,7 @@ class RowState:
 
     def _transfer(self, move: Callable[..., int], start: int, block: NDArray[np.float64]) -> None:
         """Move all bytes of a block; the system may take a part of them at a time."""
-        left, place = memoryview(block.reshape(-1).view(np.uint8)), 8 * self.shape[1] * start
+        left, place = block.data.cast("B"), 8 * self.shape[1] * start
         while left:
             done = move(self._file, [left], place)  # type: ignore[attr-defined]
             if done == 0:
