@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import importlib
 import json
 import os
 import random
@@ -48,6 +47,15 @@ LIMIT = "1GiB"
 GROWTH = 600 << 20
 ODD = (-1, 0, 1, 7, 255, 2**31 - 1, 2**32, 2**53, 2**63 - 1, 2**64, 10**30, -(2**63), 1e308, 0.5)
 ODD_VALUES = (*ODD, None, True, "", "pickle", "NaN", "../../../etc/passwd", [], {}, [[]], "x" * 5000)
+
+
+#: What is to be watched has to be watched while it is imported.
+_GUIDED = """
+import atheris
+with atheris.instrument_imports(include=["nysstream.sources"]):
+    import benchmarks.fuzz
+benchmarks.fuzz.guided({})
+"""
 
 
 class Hang(BaseException):
@@ -296,10 +304,6 @@ def guided(count: int) -> None:
     """Let atheris choose, by the lines of nysstream that cases reach; stops at the first failure."""
     import atheris
 
-    for name in [name for name in sys.modules if name.startswith("nysstream.sources")]:
-        del sys.modules[name]
-    with atheris.instrument_imports(include=["nysstream.sources"]):
-        importlib.import_module("nysstream.sources")
     _prepare()
     signal.alarm(0)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
@@ -333,8 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
         child(given.first, given.cases)
         return 0
     if given.guided:
-        guided(given.cases)
-        return 0
+        return subprocess.run([sys.executable, "-c", _GUIDED.format(given.cases)], check=False).returncode
     outcomes = run(given.first, given.cases)
     print(f"{sum(outcomes.values())} cases, {outcomes['FAILED']} failures")
     return outcomes["FAILED"]
