@@ -500,7 +500,7 @@ def test_changed_options_are_refused_in_their_spelling(tmp_path, store):
 def test_nothing_differs_after_kills_at_random_moments():
     """Every solver, a few kills each: the short form of ``make soak``."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.soak", "--kills", "3"],
+        [sys.executable, "-m", "benchmarks.soak", "--kills", "2"],
         cwd=Path(__file__).parents[1],
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,

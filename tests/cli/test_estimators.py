@@ -17,7 +17,8 @@ from nysstream.sources.converting import convert
 
 COMMON = {
     "status", "method", "passes", "passes_recalled", "iterations", "seconds", "bytes_read",
-    "bytes_from_cache", "peak_bytes", "memory_limit_bytes", "objective", "rank", "n_rows", "n_features", "model",
+    "bytes_from_cache", "peak_bytes", "memory_limit_bytes", "objective", "rank", "n_rows",
+    "n_features", "model",
 }  # fmt: skip
 CERTIFICATES = {"duality_gap", "optimality", "n_nonzero"}
 #: What sets each apart among the JSON keys.
