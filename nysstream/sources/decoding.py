@@ -169,6 +169,9 @@ class Fletcher:
 
     def decode(self, encoded: Bytes, decoded: Bytes) -> None:
         """Verify the checksum and copy the data."""
+        if encoded.nbytes < 4:
+            message = f"{encoded.nbytes} bytes, too few for a checksum"
+            raise ValueError(message)
         _copy(np.frombuffer(Fletcher32().decode(encoded), np.uint8), decoded)
 
 

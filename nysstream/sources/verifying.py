@@ -52,7 +52,7 @@ def refuse_impossible(
         )
         raise SourceError(message)
     piece = inner if inner[0] else chunk
-    if min(piece) < 1:
+    if min(*piece, *chunk) < 1 or chunk[0] % piece[0] or chunk[1] % piece[1]:
         message = f"{name} declares chunks of shape {piece}; the store is damaged, write it again"
         raise SourceError(message)
     if piece[0] * piece[1] * itemsize > available:

@@ -20,7 +20,7 @@ import nysstream
 from benchmarks import fuzz
 from nysstream.errors import DataWarning, NysstreamError, SourceError
 from nysstream.memory import peak_resident_bytes
-from nysstream.sources.decoding import Zstd
+from nysstream.sources.decoding import CRC32C, Fletcher, Zstd
 from nysstream.sources.verifying import refuse_impossible, verify
 
 N_ROWS, N_COLUMNS = 400, 5
@@ -106,8 +106,12 @@ def test_declared_sizes_of_hdf5_and_of_shards(tmp_path):
             nysstream.open(tmp_path / "a.h5", name)
     with pytest.raises(SourceError, match="too many"):
         refuse_impossible("s", (100, 1), (10**9, 1), 4, (1, 1))
-    with pytest.raises(SourceError, match="damaged"):
-        refuse_impossible("s", (100, 1), (0, 1), 4)
+    for chunk, inner in (((0, 1), (0, 0)), ((10, 1), (20, 1)), ((0, 1), (1, 1))):
+        with pytest.raises(SourceError, match="damaged"):
+            refuse_impossible("s", (100, 1), chunk, 4, inner)
+    for codec in (Fletcher(), CRC32C()):
+        with pytest.raises(ValueError, match="checksum"):
+            codec.decode(np.zeros(3, np.uint8), np.zeros(0, np.uint8))
 
 
 @pytest.mark.parametrize("declared", [10, 1000, 10**12])
