@@ -68,10 +68,10 @@ def make_corpus(folder: Path) -> dict[str, Any]:
     X = rng.standard_normal((N_ROWS, N_COLUMNS)).astype(np.float32)
     y = X @ rng.standard_normal(N_COLUMNS)
     for codec in ("blosc-lz4", "zstd", "gzip", "none"):
-        nysstream.convert(X, folder / f"{codec}.zarr", chunk_rows=100, codec=codec)
+        nysstream.convert(X, folder / f"{codec}.zarr", chunk_rows=100, codec=codec, memory="8GiB")
     sparse_rows = sparse.csr_array(np.where(X > 0.5, X, 0))
-    nysstream.convert(sparse_rows, folder / "csr.zarr")
-    nysstream.convert(sparse_rows, folder / "csr.h5", codec="gzip")
+    nysstream.convert(sparse_rows, folder / "csr.zarr", memory="8GiB")
+    nysstream.convert(sparse_rows, folder / "csr.h5", codec="gzip", memory="8GiB")
     group = zarr.open_group(folder / "shards.zarr", mode="w")
     inner = {"chunks": (25, N_COLUMNS), "shards": (100, N_COLUMNS)}
     group.create_array("x", data=X, compressors=[zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()], **inner)

@@ -24,7 +24,7 @@ class Cluster:
         )
         self._until(self.file.exists)
 
-    def add_worker(self, memory="1GiB"):
+    def add_worker(self, memory="4GiB"):
         """Start a worker of one thread, and give its name."""
         self._count += 1
         name = f"worker-{self._count}"

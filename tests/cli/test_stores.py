@@ -18,7 +18,12 @@ def test_info_describes_every_array(cli, store):
     assert found.keys() == {"x", "y", "weight"}
     x = found["x"]
     assert (x["shape"], x["dtype"], x["chunks"]) == ([600, 12], "float32", [100, 12])
-    assert (x["codec"], x["nbytes"], x["committed_rows"], x["advice"]) == ("blosc-lz4", 28800, 600, [])
+    assert (x["codec"], x["nbytes"], x["committed_rows"], x["advice"]) == (
+        "blosc-lz4 crc32c",
+        28800,
+        600,
+        [],
+    )
     assert x["stored_bytes"] > 0
     assert x["fingerprint"] == nysstream.open(store, "x").fingerprint
     assert [array["name"] for array in cli("info", store, "--data", "y", "--json").json["arrays"]] == ["y"]

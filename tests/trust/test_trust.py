@@ -78,7 +78,7 @@ def test_no_codec_runs_what_it_reads(zarr_format, tmp_path):
     ],
 )
 def test_declared_sizes_are_not_believed(change, message, rows, tmp_path):
-    nysstream.convert(rows, tmp_path / "a.zarr", chunk_rows=100)
+    nysstream.convert(rows, tmp_path / "a.zarr", chunk_rows=100, memory="8GiB")
     path = tmp_path / "a.zarr" / "x" / "zarr.json"
     metadata = json.loads(path.read_text())
     metadata["attributes"].pop("committed_rows", None)
@@ -138,7 +138,7 @@ def test_frames_do_not_outgrow_their_chunk(declared):
 def test_what_is_stored_is_compared_with_its_checksums(kind, rows, tmp_path):
     path = tmp_path / ("a.h5" if kind == "h5" else "a.zarr")
     if kind == "zarr":
-        nysstream.convert(rows, path, chunk_rows=100)
+        nysstream.convert(rows, path, chunk_rows=100, memory="8GiB")
     elif kind == "shards":
         zarr.open_group(path, mode="w").create_array(
             "x",
@@ -150,7 +150,7 @@ def test_what_is_stored_is_compared_with_its_checksums(kind, rows, tmp_path):
     elif kind == "csr":
         import scipy.sparse
 
-        nysstream.convert(scipy.sparse.csr_array(rows), path)
+        nysstream.convert(scipy.sparse.csr_array(rows), path, memory="8GiB")
     else:
         with h5py.File(path, "w") as file:
             file.create_dataset("x", data=rows, chunks=(100, N_COLUMNS), fletcher32=True)
@@ -169,7 +169,7 @@ def test_what_is_stored_is_compared_with_its_checksums(kind, rows, tmp_path):
 
 
 def test_a_store_without_checksums_is_said_to_have_none(rows, tmp_path):
-    nysstream.convert(rows, tmp_path / "a.zarr", checksum=False)
+    nysstream.convert(rows, tmp_path / "a.zarr", checksum=False, memory="8GiB")
     source = nysstream.open(tmp_path / "a.zarr", "x")
     assert not source.checksums
     with pytest.warns(DataWarning, match="stores no checksums"):
@@ -185,7 +185,7 @@ def test_the_command_line_verifies(rows, tmp_path):
     from nysstream.cli.main import app
 
     store = tmp_path / "a.zarr"
-    nysstream.convert(rows, store, target=rows[:, 0].astype(np.float64), chunk_rows=100)
+    nysstream.convert(rows, store, target=rows[:, 0].astype(np.float64), chunk_rows=100, memory="8GiB")
 
     def run(*arguments):
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -204,7 +204,7 @@ def test_the_command_line_verifies(rows, tmp_path):
 
 def test_converted_chunks_with_checksums_are_decoded_here(rows, tmp_path):
     for codec in ("blosc-lz4", "zstd", "gzip", "none"):
-        nysstream.convert(rows, tmp_path / f"{codec}.zarr", codec=codec)
+        nysstream.convert(rows, tmp_path / f"{codec}.zarr", codec=codec, memory="8GiB")
         source = nysstream.open(tmp_path / f"{codec}.zarr", "x")
         assert source._reader().layout.chunk is not None
         assert source.checksums
