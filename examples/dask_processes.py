@@ -12,8 +12,8 @@ shared disk, or `tcp://HOST:8786` in its place:
     nysstream fit ridge s3://bucket/rows.zarr --scheduler-file scheduler.json --out s3://bucket/model.zarr \
         --time-limit 55min --checkpoint s3://bucket/checkpoint --resume
 
-In Kubernetes these are a Deployment with a Service of the scheduler, a Deployment of workers, and a Job. Here all
-run on this machine, and one worker is killed on the way.
+In Kubernetes these are a Deployment with a Service of the scheduler, a Deployment of workers, and a Job.
+Here all run on this machine, and one worker is killed on the way.
 """
 
 import contextlib
