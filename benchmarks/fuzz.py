@@ -39,10 +39,10 @@ from scipy import sparse
 
 import nysstream
 from nysstream.errors import NysstreamError
-from nysstream.memory import peak_resident_bytes
+from nysstream.memory import peak_resident_bytes, resident_bytes
 
 N_ROWS, N_COLUMNS = 300, 6
-LIMIT = "1GiB"
+LIMIT = 1 << 30
 #: Bytes by which the process may grow; its limit is for all of it.
 GROWTH = 600 << 20
 ODD = (-1, 0, 1, 7, 255, 2**31 - 1, 2**32, 2**53, 2**63 - 1, 2**64, 10**30, -(2**63), 1e308, 0.5)
@@ -107,7 +107,7 @@ def answer(path: Path) -> Any:
         return np.ascontiguousarray(model.predict(rng.standard_normal((5, N_COLUMNS)))).tobytes()
     inside = None if path.suffix == ".npy" else "x"
     source = nysstream.open(path, inside, missing_chunks="fill")
-    product = nysstream.gram(source, memory=LIMIT) @ np.ones((source.shape[1], 1))
+    product = nysstream.gram(source, memory=resident_bytes() + LIMIT) @ np.ones((source.shape[1], 1))
     return source.shape, np.ascontiguousarray(product).tobytes()
 
 
