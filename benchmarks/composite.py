@@ -12,16 +12,14 @@ import argparse
 import json
 import math
 import signal
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import isolation
-from benchmarks.composite_contenders import CONTENDERS, MISSING, Contender
+from benchmarks import contest, isolation
+from benchmarks.composite_contenders import CONTENDERS, Contender
 from benchmarks.composite_problems import PROBLEMS, SCALES, Problem, prepare, reference
+from benchmarks.contest import MISSING, let_run
 from benchmarks.listing import as_markdown, as_text, gibibytes, number
-from benchmarks.measuring import say
 
 #: Relative suboptimality: everybody's answers are held against these.
 LEVELS = (1e-3, 1e-6)
@@ -44,13 +42,8 @@ def measure(
     }
     row: dict[str, Any] = {"problem": problem.name, "contender": name, "label": contender.label}
     row |= {"group": contender.group, "timeout": timeout}
-    ours = contender.module in ("nysstream", "sklearn", "scipy")
-    for python in [sys.executable] if ours else [sys.executable, *peer_python]:
-        command = [python, "-m", "benchmarks.composite_contenders", json.dumps(spec)]
-        done = isolation.run(command, timeout=len(contender.settings) * timeout + _SLACK)
-        if done.code != MISSING:
-            break
-    row["attempts"] = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    limit = len(contender.settings) * timeout + _SLACK
+    done, row["attempts"] = let_run("benchmarks.composite_contenders", spec, contender, peer_python, limit)
     row["passed"] = [
         next((one for one in row["attempts"] if one["suboptimality"] <= level), None) for level in LEVELS
     ]
@@ -126,58 +119,31 @@ def write(rows: list[dict[str, Any]], about: dict[str, Any], folder: Path) -> No
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.composite", description=__doc__)
-    parser.add_argument("--only", default="", help="comma-separated contenders, or beginnings of their names")
-    parser.add_argument("--problems", default=",".join(PROBLEMS), help="comma-separated")
-    parser.add_argument("--scale", choices=list(SCALES), default="full")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for one attempt")
-    parser.add_argument(
-        "--peer-python", action="append", default=[], help="another environment's; repeatable"
-    )
-    parser.add_argument("--fresh", action="store_true", help="measure again what composite.json has")
-    parser.add_argument("--prepare", action="store_true", help="write the data and their minima, and stop")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument(
-        "--dir", type=Path, default=Path(tempfile.gettempdir()) / "nysstream-composite", help="for data"
-    )
-    given = parser.parse_args(arguments)
-    asked = [name for name in given.only.split(",") if name]
-    given.contenders = [
-        name for name in CONTENDERS if not asked or any(f"{name}-".startswith(f"{part}-") for part in asked)
-    ]
-    unknown = [part for part in asked if not any(f"{name}-".startswith(f"{part}-") for name in CONTENDERS)]
-    if unknown:
-        parser.error(f"--only: nobody is called {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
-    given.problems = [name for name in given.problems.split(",") if name]
-    unknown = [name for name in given.problems if name not in PROBLEMS]
-    if unknown:
-        parser.error(f"--problems: no {', '.join(unknown)}; there are {', '.join(PROBLEMS)}")
-    return given
+    parser = contest.parser_of("composite", __doc__, SCALES, 120.0, "attempt")
+    return contest.read(parser, arguments, CONTENDERS, PROBLEMS)
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Run every contender on every problem, and write the tables as results come in."""
     given = parse(arguments)
-    kept = given.out / "composite.json"
-    kept_before = json.loads(kept.read_text()) if kept.exists() else {"rows": [], "about": {}}
-    rows, about = kept_before["rows"], kept_before["about"]
-    for name in given.problems:
+
+    def prepared(name: str) -> tuple[Problem, dict[str, Any]]:
         problem = prepare(name, given.dir / given.scale, SCALES[given.scale])
-        about[name] = reference(problem) | {"penalty": vars(problem.objective)}
-        if given.prepare:
-            say(f"{name}: {about[name]}")
-            continue
-        for who in given.contenders:
-            contender = CONTENDERS[who]
-            if problem.kind not in contender.kinds or (problem.sparse and not contender.sparse):
-                continue
-            old = [row for row in rows if (row["problem"], row["contender"]) == (name, who)]
-            if old and not given.fresh and not old[0]["note"].startswith("not installed"):
-                continue
-            row = measure(problem, about[name]["objective"], who, given.timeout, given.peer_python)
-            rows = [one for one in rows if one not in old] + [row]
-            say("  ".join(part for part in lines_of([row], best_only=False)[0] if part))
-            write(rows, about, given.out)
+        return problem, reference(problem) | {"penalty": vars(problem.objective)}
+
+    def takes_part(problem: Problem, who: str) -> bool:
+        contender = CONTENDERS[who]
+        return problem.kind in contender.kinds and (contender.sparse or not problem.sparse)
+
+    rows = contest.hold(
+        given,
+        given.out / "composite.json",
+        prepared,
+        takes_part,
+        measure,
+        lambda rows, about: write(rows, about, given.out),
+        lambda row: lines_of([row], best_only=False)[0],
+    )
     print(as_text(HEADER, lines_of(rows, best_only=True)))
     return rows
 

@@ -13,8 +13,6 @@ before the clock starts; it stops when the coefficients are there. After each at
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import json
 import math
 import signal
 import sys
@@ -29,7 +27,8 @@ import numpy as np
 
 from benchmarks import composite_solvers as solvers
 from benchmarks.composite_checks import Objective, check
-from benchmarks.contenders import MISSING, tolerances
+from benchmarks.contenders import tolerances
+from benchmarks.contest import serve
 from benchmarks.isolation import high_water
 
 if TYPE_CHECKING:
@@ -247,16 +246,5 @@ def _warm_up(contender: Contender, X: Any, objective: Objective) -> None:
         contender.solve(rows, y, easy, contender.settings[0])
 
 
-def main() -> int:
-    """Run the contender that the argument describes; one JSON object a line for each attempt."""
-    spec = json.loads(sys.argv[1])
-    contender = CONTENDERS[spec["contender"]]
-    if importlib.util.find_spec(contender.module) is None:
-        print(f"{contender.module} is not installed: {contender.install}", file=sys.stderr)
-        return MISSING
-    attempt_all(spec, lambda record: print(json.dumps(record), flush=True))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(CONTENDERS, attempt_all))

@@ -14,7 +14,6 @@ first that passes counts. Who comes no nearer by three tighter tolerances is not
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import math
 import signal
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.checks import blocks_of, check_ridge
+from benchmarks.contest import serve
 from benchmarks.isolation import high_water
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     Solve = Callable[[Any, Any, float, float], tuple[Any, dict[str, Any]]]
 
-#: Exit status for a package that is not installed.
-MISSING = 5
 #: Attempts that came no nearer, after which a contender has stalled.
 _PATIENCE = 3
 
@@ -368,16 +366,5 @@ def _featured(rows: Any, y: Any, features: Any) -> Any:
         yield features(np.asarray(block, np.float64)), target
 
 
-def main() -> int:
-    """Run the contender that the argument describes; one JSON object a line for each attempt."""
-    spec = json.loads(sys.argv[1])
-    contender = CONTENDERS[spec["contender"]]
-    if importlib.util.find_spec(contender.module) is None:
-        print(f"{contender.module} is not installed: {contender.install}", file=sys.stderr)
-        return MISSING
-    attempt_all(spec, lambda record: print(json.dumps(record), flush=True))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(CONTENDERS, attempt_all))

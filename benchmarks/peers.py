@@ -14,7 +14,6 @@ import json
 import math
 import shutil
 import signal
-import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import isolation, spectra
-from benchmarks.contenders import CONTENDERS, MISSING, Contender
+from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.contest import MISSING, let_run
 from benchmarks.listing import as_markdown, as_text, gibibytes, number
 from benchmarks.measuring import say
 
@@ -127,15 +127,9 @@ def measure(
         "solution": problem.solution,
     }
     row: dict[str, Any] = {"problem": problem.name, "contender": name, "label": contender.label}
-    row |= {"group": contender.group, "dtype": contender.dtype, "attempts": []}
-    ours = contender.module in ("nysstream", "numpy", "sklearn", "scipy")
-    for python in [sys.executable] if ours else [sys.executable, *peer_python]:
-        limit = len(contender.settings) * timeout + _SLACK
-        command = [python, "-m", "benchmarks.contenders", json.dumps(spec)]
-        done = isolation.run(command, timeout=limit)
-        if done.code != MISSING:
-            break
-    row["attempts"] = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    row |= {"group": contender.group, "dtype": contender.dtype}
+    limit = len(contender.settings) * timeout + _SLACK
+    done, row["attempts"] = let_run("benchmarks.contenders", spec, contender, peer_python, limit)
     row |= _verdict(row["attempts"], done, contender, tol, timeout)
     row["process_peak_bytes"] = done.peak_bytes
     return row

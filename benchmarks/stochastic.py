@@ -12,15 +12,12 @@ import argparse
 import json
 import math
 import os
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import isolation
-from benchmarks.contenders import MISSING
+from benchmarks import contest, isolation
+from benchmarks.contest import MISSING, let_run
 from benchmarks.listing import as_markdown, as_text, gibibytes, number
-from benchmarks.measuring import say
 from benchmarks.plots import draw_curves
 from benchmarks.stochastic_contenders import CONTENDERS, Contender
 from benchmarks.stochastic_problems import PROBLEMS, SCALES, Problem, prepare, reference
@@ -43,13 +40,8 @@ def measure(
     spec["timeout"] = timeout
     row: dict[str, Any] = {"problem": problem.name, "contender": name, "label": contender.label}
     row |= {"group": contender.group, "timeout": timeout, "dtype": contender.dtype}
-    ours = contender.module in ("nysstream", "sklearn", "scipy")
-    for python in [sys.executable] if ours else [sys.executable, *peer_python]:
-        command = [python, "-m", "benchmarks.stochastic_contenders", json.dumps(spec)]
-        done = isolation.run(command, timeout=2 * timeout + _SLACK)
-        if done.code != MISSING:
-            break
-    row["points"] = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    limit = 2 * timeout + _SLACK
+    done, row["points"] = let_run("benchmarks.stochastic_contenders", spec, contender, peer_python, limit)
     row["note"] = _note(row, done, contender)
     return row
 
@@ -128,57 +120,30 @@ def _curve(row: dict[str, Any], axis: str) -> list[tuple[float, float]]:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.stochastic", description=__doc__)
-    parser.add_argument("--only", default="", help="comma-separated contenders, or beginnings of their names")
-    parser.add_argument("--problems", default=",".join(PROBLEMS), help="comma-separated")
-    parser.add_argument("--scale", choices=list(SCALES), default="full")
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one contender")
-    parser.add_argument(
-        "--peer-python", action="append", default=[], help="another environment's; repeatable"
-    )
-    parser.add_argument("--fresh", action="store_true", help="measure again what stochastic.json has")
-    parser.add_argument("--prepare", action="store_true", help="write the data and their minima, and stop")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument(
-        "--dir", type=Path, default=Path(tempfile.gettempdir()) / "nysstream-stochastic", help="for data"
-    )
-    given = parser.parse_args(arguments)
-    asked = [name for name in given.only.split(",") if name]
-    given.contenders = [
-        name for name in CONTENDERS if not asked or any(f"{name}-".startswith(f"{part}-") for part in asked)
-    ]
-    unknown = [part for part in asked if not any(f"{name}-".startswith(f"{part}-") for name in CONTENDERS)]
-    if unknown:
-        parser.error(f"--only: nobody is called {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
-    given.problems = [name for name in given.problems.split(",") if name]
-    unknown = [name for name in given.problems if name not in PROBLEMS]
-    if unknown:
-        parser.error(f"--problems: no {', '.join(unknown)}; there are {', '.join(PROBLEMS)}")
-    return given
+    parser = contest.parser_of("stochastic", __doc__, SCALES, 300.0, "contender")
+    return contest.read(parser, arguments, CONTENDERS, PROBLEMS)
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Run every contender on every problem, and write table and figure as results come in."""
     given = parse(arguments)
-    kept = given.out / "stochastic.json"
-    before = json.loads(kept.read_text()) if kept.exists() else {"rows": [], "about": {}}
-    rows, about = before["rows"], before["about"]
-    for name in given.problems:
+
+    def prepared(name: str) -> tuple[Problem, dict[str, Any]]:
         problem = prepare(name, given.dir / given.scale, SCALES[given.scale])
-        about[name] = reference(problem) | {"load": os.getloadavg()}
-        if given.prepare:
-            say(f"{name}: {about[name]}")
-            continue
-        for who in given.contenders:
-            if problem.loss not in CONTENDERS[who].losses:
-                continue
-            old = [row for row in rows if (row["problem"], row["contender"]) == (name, who)]
-            if old and not given.fresh and not old[0]["note"].startswith("not installed"):
-                continue
-            row = measure(problem, about[name]["objective"], who, given.timeout, given.peer_python)
-            rows = [one for one in rows if one not in old] + [row]
-            say("  ".join(part for part in lines_of([row])[0] if part))
-            write(rows, about, given.out)
+        return problem, reference(problem) | {"load": os.getloadavg()}
+
+    def takes_part(problem: Problem, who: str) -> bool:
+        return problem.loss in CONTENDERS[who].losses
+
+    rows = contest.hold(
+        given,
+        given.out / "stochastic.json",
+        prepared,
+        takes_part,
+        measure,
+        lambda rows, about: write(rows, about, given.out),
+        lambda row: lines_of([row])[0],
+    )
     print(as_text(HEADER, lines_of(rows)))
     return rows
 

@@ -12,8 +12,6 @@ Data are in memory, and packages imported and compiled, before the clock starts.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import json
 import sys
 import time
 import warnings
@@ -25,7 +23,7 @@ import numpy as np
 
 from benchmarks import stochastic_solvers as solvers
 from benchmarks.composite_contenders import RLAOPT
-from benchmarks.contenders import MISSING
+from benchmarks.contest import serve
 from benchmarks.isolation import high_water
 from benchmarks.stochastic_problems import Problem, evaluate, load, stored
 
@@ -192,16 +190,5 @@ def run(spec: dict[str, Any], write: Callable[[dict[str, Any]], None]) -> None:
         contender.run(problem, X, y, tuple(spec["marks"]), told)
 
 
-def main() -> int:
-    """Run the contender that the argument describes; one JSON object a line for each point."""
-    spec = json.loads(sys.argv[1])
-    contender = CONTENDERS[spec["contender"]]
-    if importlib.util.find_spec(contender.module) is None:
-        print(f"{contender.module} is not installed: {contender.install}", file=sys.stderr)
-        return MISSING
-    run(spec, lambda record: print(json.dumps(record), flush=True))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(CONTENDERS, run))
