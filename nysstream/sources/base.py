@@ -139,24 +139,14 @@ class RowSource(ABC):
         return f"<{type(self).__name__} {self.name} {self.shape[0]} x {self.shape[1]} {self.dtype}>"
 
 
-class RowRange(RowSource):
-    """A contiguous run of the rows of another source."""
+class RowPart(RowSource):
+    """Some rows of another source: what is said of a row is said by that."""
 
-    def __init__(self, source: RowSource, start: int, stop: int) -> None:
+    def __init__(self, source: RowSource, n_rows: int) -> None:
         self.source = source
-        self.start = start
-        self.name = f"{source.name}[{start}:{stop}]"
-        self.shape = (stop - start, source.shape[1])
-        self.dtype = source.dtype
+        self.shape = (n_rows, source.shape[1])
+        self.dtype, self.vector, self.sparse = source.dtype, source.vector, source.sparse
         self.chunk_rows = source.chunk_rows
-        self.chunk_start = (source.chunk_start - start) % source.chunk_rows
-        self.vector = source.vector
-        self.sparse = source.sparse
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the whole source, with the range."""
-        return f"{self.source.fingerprint}-{self.start}-{self.start + self.shape[0]}"
 
     @property
     def decode_bytes(self) -> int:
@@ -177,6 +167,21 @@ class RowRange(RowSource):
     def resident(self) -> bool:
         """As the whole source."""
         return self.source.resident
+
+
+class RowRange(RowPart):
+    """A contiguous run of the rows of another source."""
+
+    def __init__(self, source: RowSource, start: int, stop: int) -> None:
+        super().__init__(source, stop - start)
+        self.start = start
+        self.name = f"{source.name}[{start}:{stop}]"
+        self.chunk_start = (source.chunk_start - start) % source.chunk_rows
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the whole source, with the range."""
+        return f"{self.source.fingerprint}-{self.start}-{self.start + self.shape[0]}"
 
     def read(self, rows: slice, out: NDArray[Any] | None = None) -> Rows:
         """Read rows counted from the start of the range."""

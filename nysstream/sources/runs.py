@@ -8,18 +8,18 @@ import numpy as np
 import scipy.sparse
 import xxhash
 
-from nysstream.sources.base import RowSource
+from nysstream.sources.base import RowPart
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nysstream.sources.base import Rows
+    from nysstream.sources.base import Rows, RowSource
 
 #: Most runs that rows are dealt in.
 _MOST_RUNS = 1000
 
 
-class RowRuns(RowSource):
+class RowRuns(RowPart):
     """Several runs of rows of another source, one after the other.
 
     Parameters
@@ -34,12 +34,10 @@ class RowRuns(RowSource):
     """
 
     def __init__(self, source: RowSource, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
-        self.source, self.starts, self.stops = source, starts, stops
+        self.starts, self.stops = starts, stops
         self.offsets = np.concatenate([[0], np.cumsum(stops - starts)])
+        super().__init__(source, int(self.offsets[-1]))
         self.name = f"{source.name}[{len(starts)} runs]"
-        self.shape = (int(self.offsets[-1]), source.shape[1])
-        self.dtype, self.vector, self.sparse = source.dtype, source.vector, source.sparse
-        self.chunk_rows = source.chunk_rows
         self.chunk_start = source.chunk_start if len(starts) and starts[0] == 0 else 0
 
     @property
@@ -47,21 +45,6 @@ class RowRuns(RowSource):
         """Fingerprint of the whole source, with the runs."""
         runs = xxhash.xxh3_64_hexdigest(np.stack([self.starts, self.stops]).tobytes())
         return f"{self.source.fingerprint}-{runs}"
-
-    @property
-    def decode_bytes(self) -> int:
-        """As the whole source."""
-        return self.source.decode_bytes
-
-    @property
-    def row_bytes(self) -> float:
-        """As the whole source."""
-        return self.source.row_bytes
-
-    @property
-    def resident(self) -> bool:
-        """As the whole source."""
-        return self.source.resident
 
     def read(self, rows: slice, out: NDArray[Any] | None = None) -> Rows:
         """Read what the runs have of these rows, each piece at once."""
