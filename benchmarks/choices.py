@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 METHODS = ("nystrom", "subsampled", "gram", "cg", "auto")
+#: What a user may write instead, where features are stored.
+LOOP = "loop"
 #: By how much `auto` may be slower than the best of them.
 AUTO_GOAL = 1.3
 
@@ -58,6 +60,8 @@ class Problem:
     max_passes : int
     resident : bool
         Whether the features are made once, before the clock starts, and stay in memory.
+    stored : bool
+        Whether ``store`` holds the features themselves.
     check : bool
         Whether to recompute the residual outside, in float64.
     """
@@ -74,6 +78,7 @@ class Problem:
     max_passes: int
     resident: bool = False
     check: bool = True
+    stored: bool = False
 
 
 def fit(problem: Problem, method: str) -> dict[str, Any]:
@@ -84,12 +89,16 @@ def fit(problem: Problem, method: str) -> dict[str, Any]:
     from nysstream import DesignMatrix, Ridge
     from nysstream import open as open_source
     from nysstream.errors import MemoryBudgetError
-    from nysstream.features import Fourier
+    from nysstream.features import Fourier, Identity
 
     rows = slice(0, problem.n_rows)
+    if method == LOOP:
+        return _loop(problem)
     X, y = (open_source(problem.store, name).restrict(rows) for name in ("x", "y"))
     features: Any = Fourier(problem.n_features, length_scale=problem.length_scale)
-    if features.needs_sample:
+    if problem.stored:
+        features = Identity()
+    elif features.needs_sample:
         features = features.fit(DesignMatrix(X, features=features).sample_rows())
     memory: Any = problem.memory
     lifted = None
@@ -98,7 +107,7 @@ def fit(problem: Problem, method: str) -> dict[str, Any]:
         memory = memory or _all_memory()
     model = Ridge(
         problem.alpha,
-        features=None if problem.resident else features,
+        features=None if problem.resident or problem.stored else features,
         solver=method,
         rank=problem.rank if method == "nystrom" else "auto",
         tol=problem.tol,
@@ -123,7 +132,7 @@ def fit(problem: Problem, method: str) -> dict[str, Any]:
         **result.stats,
         "seconds": seconds,
         "peak_bytes": peak,
-        "length_scale": features.length_scale,
+        "length_scale": problem.length_scale if problem.stored else features.length_scale,
         "curve": _curve(result, seconds),
         "pass_names": [record.name for record in result.passes],
         "pass_seconds": [record.seconds for record in result.passes],
@@ -136,6 +145,31 @@ def fit(problem: Problem, method: str) -> dict[str, Any]:
         target = np.asarray(y.read(slice(0, problem.n_rows)), np.float64).reshape(-1)
         blocks = blocks_of(data, target) if problem.resident else _doubled(X, target, features)
         found = check_ridge(blocks, model.coef_, problem.alpha, intercept=model.intercept_)
+        row |= {"checked_residual": found.relative_residual, "checked_objective": found.objective}
+    return row
+
+
+def _loop(problem: Problem) -> dict[str, Any]:
+    """Let the loop solve the problem, in whatever memory it takes."""
+    import zarr
+
+    from benchmarks import gram_loop
+
+    began = time.perf_counter()
+    coef, intercept = gram_loop.solve(problem.store, problem.n_rows, problem.alpha)
+    row: dict[str, Any] = {
+        "asked": LOOP,
+        "method": "gram",
+        "status": "done",
+        "passes": 1,
+        "seconds": time.perf_counter() - began,
+        "peak_bytes": high_water(),
+        "pass_names": ["set-up"],
+    }
+    if problem.check:
+        group: Any = zarr.open_group(problem.store, mode="r")
+        target = np.asarray(group["y"][: problem.n_rows], np.float64)
+        found = check_ridge(_doubled(group["x"], target, None), coef, problem.alpha, intercept=intercept)
         row |= {"checked_residual": found.relative_residual, "checked_objective": found.objective}
     return row
 
@@ -157,9 +191,10 @@ def _featured(X: Any, features: Any, block_rows: int = 4096) -> Any:
 
 
 def _doubled(X: Any, target: Any, features: Any, block_rows: int = 2048) -> Iterator[tuple[Any, Any]]:
-    for start in range(0, X.shape[0], block_rows):
-        stop = min(start + block_rows, X.shape[0])
-        yield features(np.asarray(X.read(slice(start, stop)), np.float64)), target[start:stop]
+    for start in range(0, len(target), block_rows):
+        rows = slice(start, min(start + block_rows, len(target)))
+        block = np.asarray(X[rows] if features is None else X.read(rows), np.float64)
+        yield block if features is None else features(block), target[rows]
 
 
 def _curve(result: Any, seconds: float) -> list[dict[str, float]]:
@@ -205,6 +240,8 @@ def ideal_seconds(problem: Problem, row: dict[str, Any], rates: dict[str, float]
     kind = row["method"]
 
     def features(rows: int, gemm: float) -> float:
+        if problem.stored:
+            return 0.0
         if problem.resident:
             return 4 * rows * p / rates["reading"]
         return 2 * rows * n_inputs * p / gemm + rows * p / rates["cosine"]
@@ -235,7 +272,7 @@ HEADER = ("method", "rank", "status", "seconds", "passes", "residual", "outside"
 def lines_of(rows: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     """Lay results out."""
     lines = []
-    for name in [name for name in METHODS if name in rows]:
+    for name in [name for name in (*METHODS, LOOP) if name in rows]:
         row = rows[name]
         chose = f"auto ({row['method']})" if name == "auto" and "method" in row else name
         lines.append(
@@ -262,6 +299,9 @@ def verdict(rows: dict[str, dict[str, Any]]) -> list[str]:
     done = {name: row["seconds"] for name, row in rows.items() if row["status"] == "converged"}
     said = []
     others = {name: seconds for name, seconds in done.items() if name != "auto"}
+    if "seconds" in rows.get(LOOP, {}):
+        loop = rows[LOOP]["seconds"]
+        said += [f"{name}: {loop / done[name]:.2f} times as fast as the loop" for name in done]
     fitting = {name: seconds for name, seconds in others.items() if not rows[name].get("lifted_memory")}
     if fitting:
         best = min(fitting, key=lambda name: others[name])
@@ -402,10 +442,38 @@ def common_options(parser: argparse.ArgumentParser, *, features: int, memory: st
     )
 
 
+def _featured_store(store: Path, n_rows: int, n_features: int, length_scale: float) -> Path:
+    """Write the random features of the first rows of a store to another, unless it is there."""
+    from nysstream import DesignMatrix
+    from nysstream import open as open_source
+    from nysstream.features import Fourier
+    from nysstream.sources.layout import Layout
+    from nysstream.sources.writing import RowWriter
+
+    path = store.with_name(f"{store.stem}-{n_rows}x{n_features}.zarr")
+    if path.exists():
+        return path
+    say(f"writing {path}")
+    X, y = (open_source(str(store), name).restrict(slice(0, n_rows)) for name in ("x", "y"))
+    features: Any = Fourier(n_features, length_scale=length_scale)
+    if features.needs_sample:
+        features = features.fit(DesignMatrix(X, features=features).sample_rows())
+    number = np.dtype(np.float32)
+    layouts = {"x": Layout(n_features, number), "y": Layout(1, number, vector=True)}
+    with RowWriter(path, layouts, n_rows=n_rows) as writer:
+        for start in range(0, n_rows, 4096):
+            rows = slice(start, min(start + 4096, n_rows))
+            Z = features(np.asarray(X.read(rows), np.float32))
+            writer.append(x=Z, y=np.asarray(y.read(rows), np.float32).reshape(-1))
+    return path
+
+
 def methods_of(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[str]:
     """Read ``--methods``."""
     asked = [name for name in given.methods.split(",") if name]
-    unknown = sorted(set(asked) - set(METHODS))
+    if getattr(given, "stored", False) and given.methods == ",".join(METHODS):
+        asked.append(LOOP)
+    unknown = sorted(set(asked) - {*METHODS, LOOP})
     if unknown:
         parser.error(f"--methods: {', '.join(unknown)} is not among {', '.join(METHODS)}")
     return asked
@@ -428,7 +496,10 @@ def main(arguments: list[str] | None = None) -> Any:
         return None
     parser = argparse.ArgumentParser(prog="python -m benchmarks.choices", description=__doc__)
     common_options(parser, features=4000, memory="1GiB", out="choices")
+    parser.add_argument("--stored", action="store_true", help="features on disk, made before the clock")
     given = parser.parse_args(arguments)
+    if given.stored and given.resident:
+        parser.error("--stored and --resident exclude each other")
     from benchmarks.peers import ALPHA, LENGTH_SCALE
     from nysstream import open as open_source
     from nysstream.cli.flights import build_flights
@@ -440,8 +511,10 @@ def main(arguments: list[str] | None = None) -> Any:
         build_flights(store)
     total = open_source(str(store), "x").shape[0]
     n = min(total - total // 10, given.rows or total)
+    if given.stored:
+        store = _featured_store(store, n, given.features, LENGTH_SCALE)
     problem = Problem(
-        f"flights, {n:,} x {given.features:,} random features",
+        f"flights, {n:,} x {given.features:,} random features{', stored' if given.stored else ''}",
         str(store),
         n,
         given.features,
@@ -453,8 +526,10 @@ def main(arguments: list[str] | None = None) -> Any:
         given.max_passes,
         given.resident,
         not given.no_check,
+        given.stored,
     )
-    return run(problem, methods_of(parser, given), given.out, timeout=given.timeout, fresh=given.fresh)
+    out = given.out.with_name(given.out.name + "-stored") if given.stored else given.out
+    return run(problem, methods_of(parser, given), out, timeout=given.timeout, fresh=given.fresh)
 
 
 if __name__ == "__main__":

@@ -249,3 +249,18 @@ def test_memory_does_not_grow_with_the_rows(make_store):
     assert abs(large["limit"] - small["limit"]) < 8 * MIB
     # Two tasks take one to three slots of 8 MiB each, as reading goes; the rows differ by 600 MiB.
     assert large["peak"] < small["peak"] + 16 * MIB + 2 * 2 * 8 * MIB
+
+
+@pytest.mark.skipif(memory._malloc_trim is None, reason="this C library cannot be asked to")
+def test_freed_memory_goes_back_to_the_system():
+    code = """
+from nysstream.memory import resident_bytes, trim
+kept = [bytes(1000) for _ in range(100_000)]
+last = bytes(1000)  # at the top of the heap, which therefore cannot shrink by itself
+full = resident_bytes()
+del kept
+trim()
+print(full - resident_bytes())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 80e6

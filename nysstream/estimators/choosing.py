@@ -185,10 +185,11 @@ def _missed(products: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float6
     return ranks, np.array(missed)
 
 
-def quick(design: DesignMatrix, n_tasks: int) -> bool:
+def quick(design: DesignMatrix) -> bool:
     """Whether the Gram matrix takes less arithmetic than it would pay to look ahead."""
     n, p = design.shape
-    return (n * p * (p + PANEL_ROWS) + p**3) / (multiplication_rate() * n_tasks) < _QUICK
+    threads = (design.max_tasks or 1) * design.task_threads
+    return (n * p * (p + PANEL_ROWS) + p**3) / (multiplication_rate() * threads) < _QUICK
 
 
 @functools.cache

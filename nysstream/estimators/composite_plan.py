@@ -156,7 +156,7 @@ def _choose(
         widths: Iterable[int] = _widths(rank, design.shape[1]) if name == "admm" and not coupled else [0]
         for width in [earlier["rank"]] if earlier else widths:
             for tasks in halving(threads):
-                candidate = replace(design, max_tasks=tasks)
+                candidate = design.with_tasks(tasks, threads)
                 m = sample_size(design) if name == "subsampled" or coupled else 0
                 needs = _needs(candidate, name, width, m, n_columns, coupled=coupled)
                 budget = Budget(limit, base | needs, "ask for fewer features, or for solver='admm'")

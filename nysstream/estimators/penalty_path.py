@@ -166,7 +166,7 @@ def plan_path(design: DesignMatrix, folds: Folds, *, memory: Any, n_columns: int
     )
     tasks = threads
     while True:
-        candidate = replace(design, max_tasks=tasks)
+        candidate = design.with_tasks(tasks, threads)
         budget = Budget(limit, base | _needs(candidate, folds, n_columns), knob)
         if budget.peak <= limit or tasks == 1:
             break

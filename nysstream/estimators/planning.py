@@ -232,10 +232,12 @@ def _cheapest(
     if not fitting:
         smallest = min(plans.values(), key=lambda plan: plan.budget.peak)
         smallest.budget.check()
-    if "gram" in fitting and folds is None and quick(design, fitting["gram"].n_tasks):
+    if "gram" in fitting and folds is None and quick(fitting["gram"].design):
         return replace(fitting["gram"], why="so little arithmetic that a look ahead would not pay")
     first = next(iter(fitting.values()))
-    outlook: Outlook = look_ahead(first.design, n_systems, first.n_tasks)
+    # A Gram matrix uses all threads, by helpers in each task where few tasks fit.
+    n_tasks = max(plan.n_tasks for plan in fitting.values())
+    outlook: Outlook = look_ahead(first.design, n_systems, n_tasks)
     rank = plans["nystrom"].rank
     n_problems = 1 if folds is None else folds.n_splits + 1
     found = candidates(design, outlook, shift, tol, rank, n_problems)
@@ -272,7 +274,7 @@ def _fit_memory(
     for columns in tried:
         n_probes = N_PROBES if 0 < columns < p else 0
         for tasks in halving(threads):
-            candidate = replace(design, max_tasks=tasks)
+            candidate = design.with_tasks(tasks, threads)
             needs = _needs(candidate, method, columns, n_probes, n_systems, folds, matrices, n_start)
             if keep or (keep is None and method == "gram"):
                 needs |= {"kept sums": _kept_bytes(design, method, columns, n_probes, n_systems)}

@@ -94,7 +94,7 @@ def _choose(design: DesignMatrix, memory: Any, rank: int | str, n_columns: int, 
     plan = None
     for width in ranks:
         for tasks in halving(threads):
-            candidate = replace(design, max_tasks=tasks)
+            candidate = design.with_tasks(tasks, threads)
             needs = _needs(candidate, width, m, n_columns, solver)
             budget = Budget(limit, base | needs, "ask for fewer features, or a smaller rank")
             cache = 0 if design.source.resident else budget.spare

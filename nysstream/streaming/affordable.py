@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
@@ -33,10 +32,11 @@ def affordable(
     MemoryBudgetError
         If one task does not fit; names the smallest limit that would do.
     """
-    limit, tasks = parse_memory(memory), scheduler()[1]
+    limit, threads = parse_memory(memory), scheduler()[1]
+    tasks = threads
     base = {"process": resident_bytes(), "allowance": ALLOWANCE, "sums so far": held}
     while True:
-        candidate = replace(design, max_tasks=tasks)
+        candidate = design.with_tasks(tasks, threads)
         budget = Budget(limit, base | pass_needs(candidate, *reductions), "ask for a smaller rank")
         if budget.peak <= limit or tasks == 1:
             budget.check()

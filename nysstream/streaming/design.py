@@ -61,6 +61,8 @@ class DesignMatrix:
         Bytes of decoded blocks to keep resident in each process.
     max_tasks : int, optional
         Most tasks that a threaded scheduler may run at once, so that their buffers fit.
+    task_threads : int, default 1
+        Threads that each of them may use where a reduction can share out its work.
 
     Raises
     ------
@@ -78,6 +80,7 @@ class DesignMatrix:
     device: str | Device | None = None
     cache_bytes: int = 0
     max_tasks: int | None = None
+    task_threads: int = 1
 
     def __post_init__(self) -> None:
         for name in ("source", "target", "weight"):
@@ -190,6 +193,10 @@ class DesignMatrix:
     def with_precision(self, precision: Precision) -> DesignMatrix:
         """Return the same matrix, multiplied in another precision."""
         return self if precision == self.precision else replace(self, precision=precision)
+
+    def with_tasks(self, tasks: int, threads: int) -> DesignMatrix:
+        """Return the same matrix for so many tasks at once, which share so many threads."""
+        return replace(self, max_tasks=tasks, task_threads=max(1, threads // tasks))
 
     def restrict(self, rows: slice) -> DesignMatrix:
         """Return a contiguous run of rows as a design of its own."""

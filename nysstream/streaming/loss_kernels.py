@@ -10,7 +10,14 @@ import numpy as np
 from nysstream.arrays import namespace
 from nysstream.errors import InputError
 from nysstream.streaming.kernels import rescale, unscale
-from nysstream.streaming.panels import PANEL_ROWS, add_products, assemble, empty_panels, panel_bytes
+from nysstream.streaming.panels import (
+    TALL_ROWS,
+    add_products,
+    assemble,
+    empty_panels,
+    panel_bytes,
+    panel_work_bytes,
+)
 from nysstream.streaming.reduction import (
     Array,
     Part,
@@ -124,7 +131,7 @@ class LossSums(Reduction):
 
     def tall_rows(self, design: DesignMatrix) -> int:
         """Ask for taller tiles where whole Hessians are added once per tile."""
-        return 4096 if self.hessians else super().tall_rows(design)
+        return TALL_ROWS if self.hessians else super().tall_rows(design)
 
     def part_bytes(self, design: DesignMatrix) -> int:
         """Count gradients, curvatures' products and Hessians."""
@@ -133,8 +140,8 @@ class LossSums(Reduction):
 
     def work_bytes(self, design: DesignMatrix, tile_rows: int) -> int:
         """Count predictors, targets and the loss's derivatives of a tile, in float64."""
-        p, k = self.vectors.shape
-        panel: int = design.dtype.itemsize * PANEL_ROWS * (p + tile_rows) if self.hessians else 0
+        k = self.vectors.shape[1]
+        panel = panel_work_bytes(design, tile_rows) if self.hessians else 0
         return super().work_bytes(design, tile_rows) + int(20 * 8 * tile_rows * k) + panel
 
     def prepare(self, design: DesignMatrix, device: Device) -> tuple[Array, Array]:

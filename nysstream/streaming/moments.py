@@ -11,14 +11,25 @@ from nysstream.arrays import namespace
 from nysstream.errors import InputError
 from nysstream.streaming.checking import check_finite, check_sums, check_weight
 from nysstream.streaming.panels import (
-    PANEL_ROWS,
+    TALL_ROWS,
     add_products,
     assemble,
     empty_panels,
     move_panels,
     panel_bytes,
+    panel_work_bytes,
 )
-from nysstream.streaming.reduction import Array, Part, Reduction, Tile, accumulate, cast, column_sums
+from nysstream.streaming.reduction import (
+    SQUARED_ENTRIES,
+    Array,
+    Part,
+    Reduction,
+    Tile,
+    accumulate,
+    cast,
+    column_sums,
+    weighted_squares,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +141,7 @@ class SetUp(Reduction):
 
     def tall_rows(self, design: DesignMatrix) -> int:
         """Ask for taller tiles where the whole Gram matrix is added once per tile."""
-        return 4096 if self.gram else super().tall_rows(design)
+        return TALL_ROWS if self.gram else super().tall_rows(design)
 
     def part_bytes(self, design: DesignMatrix) -> int:
         """Count products, means, shift and squares."""
@@ -138,14 +149,14 @@ class SetUp(Reduction):
         return 8 * p * (self.n_columns(design) + 4) + (panel_bytes(p) if self.gram else 0)
 
     def work_bytes(self, design: DesignMatrix, tile_rows: int) -> int:
-        """Count the shifted and the squared tile, and the test matrix as drawn and as sent."""
+        """Count the shifted tile, a piece of it squared, and the test matrix as drawn and as sent."""
         p, itemsize = design.shape[1], design.dtype.itemsize
         return (
             super().work_bytes(design, tile_rows)
-            + (4 * design.block_bytes if design.sparse else 2 * itemsize * tile_rows * p)
+            + (4 * design.block_bytes if design.sparse else itemsize * (tile_rows * p + SQUARED_ENTRIES + p))
             + (8 + itemsize) * p * self.n_vectors
             + itemsize * tile_rows * self.n_vectors
-            + (itemsize * PANEL_ROWS * (p + tile_rows) if self.gram else 0)
+            + (panel_work_bytes(design, tile_rows) if self.gram else 0)
         )
 
     def prepare(self, design: DesignMatrix, device: Device) -> Array | None:
@@ -204,7 +215,7 @@ class SetUp(Reduction):
         part["products"] = accumulate(part["products"], products)
         if self.gram:
             add_products(part, Z, None if weight is None else cast(w, Z.dtype))
-        squares = (Z * Z if dense else exact.multiply(exact)).T @ cast(w, exact.dtype)
+        squares = weighted_squares(exact, cast(w, exact.dtype))
         part["squares"] = accumulate(part["squares"], squares)
         part["targets"] = accumulate(part["targets"], right.T @ weighted)
         part["rows"] += np.array([n_rows, n_rows if weight is None else int(xp.sum(cast(w > 0, w.dtype)))])

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from nysstream.streaming.design import DesignMatrix
     from nysstream.streaming.reduction import Reduction
 
-#: Parts up to this size are added eight at a time. Larger ones two at a time: then only about
-#: log2(partitions) sums wait for their siblings at once.
-_WIDE_TREE_BYTES = 8 << 20
+#: Parts that one node of the tree of additions takes, in order.
+ARITY = 16
+#: Parts up to this size are added when all are there, in one task. Larger ones each as it comes, so that
+#: no more than one sum of each level waits.
+_AT_ONCE_BYTES = 8 << 20
 
 
 def scheduler() -> tuple[str, int]:
@@ -47,9 +49,9 @@ def scheduler() -> tuple[str, int]:
     return "other", 1
 
 
-def arity(design: DesignMatrix, reductions: Sequence[Reduction]) -> int:
-    """Count the parts that one addition of the tree takes: a function of p and the reductions only."""
-    return 8 if sum(r.part_bytes(design) for r in reductions) <= _WIDE_TREE_BYTES else 2
+def added_at_once(design: DesignMatrix, reductions: Sequence[Reduction]) -> int:
+    """Count the parts that one task adds; in which order does not depend on it."""
+    return ARITY if sum(r.part_bytes(design) for r in reductions) <= _AT_ONCE_BYTES else 2
 
 
 def pass_needs(design: DesignMatrix, *reductions: Reduction) -> dict[str, int]:
@@ -66,14 +68,15 @@ def pass_needs(design: DesignMatrix, *reductions: Reduction) -> dict[str, int]:
     work = sum(r.work_bytes(design, rows) for r in reductions)
     part = sum(r.part_bytes(design) for r in reductions)
     adding = sum(r.combine_bytes(design) for r in reductions)
-    width, levels = arity(design, reductions), 0
+    levels = 0
     while count > 1:
-        count, levels = -(-count // width), levels + 1
+        count, levels = -(-count // ARITY), levels + 1
+    waiting = levels * (added_at_once(design, reductions) - 1)
     return {
         "feature weights": design.features.weight_bytes(design.source.shape[1]),
         "block buffers": tasks * _buffer_bytes(design),
         "tiles": tasks * (tile_bytes(design, rows) + work),
-        "partial sums": tasks * max(part, adding) + part * (1 + levels * (width - 1)),
+        "partial sums": tasks * max(part, adding) + part * (1 + waiting),
     }
 
 

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nysstream.streaming.helping import spread
 from nysstream.streaming.reduction import Array, Part, accumulate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nysstream.arrays import Device
+    from nysstream.streaming.design import DesignMatrix
 
 #: Rows of a panel: products stay near the speed of square ones, and the blocks on the diagonal,
 #: whose upper halves are computed in vain, stay few.
-PANEL_ROWS = 384
+PANEL_ROWS = 256
+#: Rows that a tile should have: the panels, in float64, are gone through once per tile, which must take
+#: little time beside the products.
+TALL_ROWS = 2048
 
 
 def panel_edges(p: int) -> list[tuple[int, int]]:
@@ -29,6 +34,11 @@ def panel_bytes(p: int) -> int:
     return sum(8 * (b - a) * b for a, b in panel_edges(p))
 
 
+def panel_work_bytes(design: DesignMatrix, tile_rows: int) -> int:
+    """Count the weighted columns and the product of the panels that are being multiplied at once."""
+    return design.task_threads * design.dtype.itemsize * PANEL_ROWS * (design.shape[1] + tile_rows)
+
+
 def empty_panels(p: int, device: Device) -> Part:
     """Make panels of zeros on the device, to be added to a part."""
     return {_key(a): device.zeros((b - a, b), np.float64) for a, b in panel_edges(p)}
@@ -36,12 +46,16 @@ def empty_panels(p: int, device: Device) -> Part:
 
 def add_products(part: Part, Z: Array, weight: Array | None) -> None:
     """Add ``Z' diag(weight) Z``, multiplied in the dtype of Z, to the panels of ``part``."""
-    for a, b in panel_edges(Z.shape[1]):
+
+    def add(edges: tuple[int, int]) -> None:
+        a, b = edges
         left = Z[:, a:b] if weight is None else Z[:, a:b] * weight[:, None]
         product = left.T @ Z[:, :b]
         if hasattr(product, "toarray"):  # a product of sparse rows
             product = product.toarray()
         part[_key(a)] = accumulate(part[_key(a)], product)
+
+    spread(add, reversed(panel_edges(Z.shape[1])))  # the longest first
 
 
 def move_panels(part: Part, left: NDArray[np.float64], right: NDArray[np.float64]) -> None:

@@ -16,10 +16,11 @@ from dask.delayed import Delayed, delayed
 from nysstream.arrays import single_threaded_blas, to_host
 from nysstream.errors import InputError
 from nysstream.journal import Entry, remembered
-from nysstream.memory import resident_bytes
+from nysstream.memory import resident_bytes, trim
 from nysstream.streaming import placement
 from nysstream.streaming.cache import mapped_cache
-from nysstream.streaming.needs import arity
+from nysstream.streaming.helping import helpers
+from nysstream.streaming.needs import ARITY, added_at_once
 from nysstream.streaming.prefetch import read_blocks, read_float64
 from nysstream.streaming.reduction import Part, Reduction, Tile
 from nysstream.trace import Cost, PassRecord, current_trace, listening, report_rows
@@ -87,6 +88,8 @@ def reduce(design: DesignMatrix, *reductions: Reduction, compute: bool = True, n
         return found
 
     result, recalled = remembered(name, (_Inputs(design, reductions),), run, _pack, _unpack)
+    if added_at_once(design, reductions) < ARITY:  # where parts are large, tiles were, too
+        trim()
     if trace is not None:
         trace.passes.append(PassRecord(name, started, time.perf_counter() - began, result[1], recalled))
     return _finish(_Job(design, reductions, token), result)
@@ -101,13 +104,19 @@ def _tree(design: DesignMatrix, reductions: Sequence[Reduction], job: Any, key: 
     graph = dict(job.dask)
     partitions = level = [f"{key.format('')}-{i}" for i in range(len(design.partitions))]
     graph.update({task: (_run_partition, job.key, i) for i, task in enumerate(level)})
-    width = arity(design, reductions)
+    step = added_at_once(design, reductions) - 1
     for depth in itertools.count(1):
         if len(level) == 1:
             break
-        below = [level[i : i + width] for i in range(0, len(level), width)]
-        level = [f"{key.format('sum-')}-{depth}-{i}" for i in range(len(below))]
-        graph.update({task: (_add_parts, job.key, keys) for task, keys in zip(level, below, strict=True)})
+        sums = []
+        for i in range(0, len(level), ARITY):
+            total, *rest = level[i : i + ARITY]
+            for j in range(0, len(rest), step):
+                task = f"{key.format('sum-')}-{depth}-{i}-{j}"
+                graph[task] = (_add_parts, job.key, [total, *rest[j : j + step]])
+                total = task
+            sums.append(total)
+        level = sums
     return partitions, Delayed(level[0], graph)  # type: ignore[no-untyped-call]
 
 
@@ -182,6 +191,7 @@ def _run_partition(job: _Job, index: int) -> tuple[list[Part], Cost]:
         _turnstile.passing(design.max_tasks),
         device.active(),
         single_threaded_blas(),
+        helpers(design.task_threads if device.name == "cpu" else 1),
         np.errstate(over="ignore", invalid="ignore"),
         contextlib.closing(_tiles(job, partition, device, cost)) as tiles,
     ):

@@ -19,6 +19,8 @@ Array = Any  # any array of the Python array API standard
 Part: TypeAlias = dict[str, Any]
 
 _MANY_COLUMNS, _TALL_ROWS = 16, 1024
+#: Entries that are squared at once: they stay in the processor's cache.
+SQUARED_ENTRIES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,20 @@ def multiply_back(Z: Array, T: Array) -> Array:
 def cast(x: Array, dtype: Any) -> Array:
     """Convert to a dtype of the array's own namespace, without a copy where it has it already."""
     return namespace(x).astype(x, dtype, copy=False)
+
+
+def weighted_squares(Z: Array, weight: Array) -> Array:
+    """Sum the weighted squares of the entries of each column, in the dtype of Z and a few rows at a time."""
+    if hasattr(Z, "indptr"):
+        return Z.multiply(Z).T @ weight
+    n_rows, p = Z.shape
+    step = max(1, SQUARED_ENTRIES // p)
+    total = 0
+    for i in range(0, n_rows, step):
+        rows = slice(i, min(i + step, n_rows))
+        piece = Z[rows, ...]
+        total = total + (piece * piece).T @ weight[rows]
+    return total
 
 
 def column_sums(x: Array) -> Array:

@@ -9,7 +9,14 @@ import numpy as np
 
 from nysstream.arrays import namespace
 from nysstream.streaming.kernels import rescale, unscale
-from nysstream.streaming.panels import PANEL_ROWS, add_products, assemble, empty_panels, panel_bytes
+from nysstream.streaming.panels import (
+    TALL_ROWS,
+    add_products,
+    assemble,
+    empty_panels,
+    panel_bytes,
+    panel_work_bytes,
+)
 from nysstream.streaming.reduction import Array, Part, Reduction, Tile, accumulate, cast
 
 if TYPE_CHECKING:
@@ -61,7 +68,7 @@ class ScaleSums(Reduction):
 
     def tall_rows(self, design: DesignMatrix) -> int:
         """Ask for taller tiles: the Hessian is added once per tile."""
-        return 4096
+        return TALL_ROWS
 
     def part_bytes(self, design: DesignMatrix) -> int:
         """Count products and the Hessian."""
@@ -69,8 +76,8 @@ class ScaleSums(Reduction):
 
     def work_bytes(self, design: DesignMatrix, tile_rows: int) -> int:
         """Count residuals in several forms, and a panel."""
-        panel = design.dtype.itemsize * PANEL_ROWS * (design.shape[1] + tile_rows)
-        return super().work_bytes(design, tile_rows) + 12 * 8 * tile_rows + panel
+        panels = panel_work_bytes(design, tile_rows)
+        return super().work_bytes(design, tile_rows) + 12 * 8 * tile_rows + panels
 
     def prepare(self, design: DesignMatrix, device: Device) -> tuple[Array, float]:
         """Send the vector to the device."""
