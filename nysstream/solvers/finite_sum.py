@@ -231,31 +231,31 @@ class FiniteSum:
 class _Leading(Regularizer):
     """A regularizer of the first p rows of a block; further rows are free."""
 
-    inner: Regularizer
+    given: Regularizer
     p: int
 
     def value(self, W: Block) -> Vector:
         """Evaluate the leading rows."""
-        return self.inner.value(W[: self.p])
+        return self.given.value(W[: self.p])
 
     def prox(self, V: Block, step: Any) -> Block:
         """Leave further rows as they are."""
-        return np.vstack([self.inner.prox(V[: self.p], step), V[self.p :]])
+        return np.vstack([self.given.prox(V[: self.p], step), V[self.p :]])
 
     def distance(self, W: Block, G: Block) -> Vector:
         """Take the larger of the leading rows' distance and the further gradients."""
         rest = np.abs(G[self.p :]).max(axis=0, initial=0.0)
-        return np.asarray(np.maximum(self.inner.distance(W[: self.p], G[: self.p]), rest))
+        return np.asarray(np.maximum(self.given.distance(W[: self.p], G[: self.p]), rest))
 
     def conjugate(self, V: Block) -> Vector:
         """Be infinite unless further rows are zero."""
         free = np.all(V[self.p :] == 0, axis=0)
-        return np.where(free, self.inner.conjugate(V[: self.p]), np.inf)
+        return np.where(free, self.given.conjugate(V[: self.p]), np.inf)
 
     def dual_scale(self, V: Block) -> Vector:
         """Shrink as the leading rows need it."""
-        return self.inner.dual_scale(V[: self.p])
+        return self.given.dual_scale(V[: self.p])
 
     def columns(self, index: Any) -> Regularizer:
         """Restrict to some columns."""
-        return replace(self, inner=self.inner.columns(index))
+        return replace(self, given=self.given.columns(index))
