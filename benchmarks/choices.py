@@ -407,8 +407,8 @@ def _compare(problem: Problem, rows: dict[str, dict[str, Any]], n_inputs: int) -
         if "method" in row:
             row["ideal_seconds"] = ideal_seconds(problem, row, rates, n_inputs)
             row["share"] = row["ideal_seconds"] / row["seconds"]
-            notes = [f"refused at {problem.memory}, given {row['lifted_memory']}"] * bool(
-                row["lifted_memory"]
+            notes = [f"refused at {problem.memory}, given {row.get('lifted_memory')}"] * bool(
+                row.get("lifted_memory")
             )
             notes += ["machine busy: limits too low"] * (row["share"] > 1.02)
             row["note"] = "; ".join(notes)
