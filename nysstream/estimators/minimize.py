@@ -13,8 +13,9 @@ from nysstream.estimators.lasso import LEAST_SQUARES_METHODS
 from nysstream.estimators.least_squares import set_up
 from nysstream.estimators.penalised import Penalised, Penalty, sampled_design
 from nysstream.estimators.smooth_losses import GeneralLoss, LeastSquaresLoss
+from nysstream.estimators.stochastic import STOCHASTIC
 from nysstream.losses import Loss, Squared
-from nysstream.regularizers import Regularizer, Separable
+from nysstream.regularizers import Composed, Regularizer, Separable
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers.composite import Composite
 from nysstream.streaming import RowSample, SetUp, centering_of, reduce
@@ -41,11 +42,15 @@ class Minimum:
         Of the features; what the regularizer forbids does not occur.
     intercept : float or ndarray, shape (q,)
     objective : float or list of float
-        The sum of the losses and the regularizer.
+        The sum of the losses and the regularizer. Where constraints are violated, that of the nearest point
+        that obeys them, and the violation at twice the price of its multipliers.
     duality_gap : float or None
         Bound on how far the objective is from its minimum, relative to it; None where there is no bound.
     optimality : float
         Distance from optimality, relative to the gradient at zero coefficients.
+    violation : float
+        How far constraints on linear combinations are violated, relative to the combinations' size. Zero
+        unless there is a ``matrix`` with dependent rows.
     result : FitResult
         Status, history, passes and statistics.
     """
@@ -55,6 +60,7 @@ class Minimum:
     objective: Any
     duality_gap: float | None
     optimality: float
+    violation: float
     result: FitResult
 
     @property
@@ -69,6 +75,8 @@ def minimize(
     y: Any,
     regularizer: Any,
     *,
+    matrix: Any = None,
+    offset: Any = None,
     sample_weight: Any = None,
     fit_intercept: bool = False,
     features: Any = None,
@@ -83,7 +91,7 @@ def minimize(
     random_state: Any = 0,
     callback: Any = None,
 ) -> Minimum:
-    r"""Minimise :math:`\sum_i h_i \ell(\phi(x_i)^\top w + b, y_i) + r(w)` in passes over the rows.
+    r"""Minimise :math:`\sum_i h_i \ell(\phi(x_i)^\top w + b, y_i) + r(M w - c)` in passes over the rows.
 
     Parameters
     ----------
@@ -93,7 +101,12 @@ def minimize(
     y : as X, shape (n,) or (n, q)
         One problem for each column, all from the same passes.
     regularizer : Regularizer
-        A penalty or a constraint; see :mod:`nysstream.regularizers`.
+        r, a penalty or a constraint; see :mod:`nysstream.regularizers`.
+    matrix : array-like or sparse array, shape (m, p), optional
+        M, for a regularizer of m linear combinations of the coefficients: differences between neighbours
+        for total variation, or the left-hand sides of inequalities. By default r is one of w itself.
+    offset : float or array-like, shape (m,), optional
+        c; zero by default.
     sample_weight : as y, shape (n,), or float, optional
         :math:`h`; ones if None.
     fit_intercept : bool
@@ -114,7 +127,8 @@ def minimize(
     Raises
     ------
     InputError
-        If the loss has a kink or couples its columns, or an argument or a value of the data cannot be used.
+        If the loss has a kink or couples its columns, if bounds on combinations contradict each other, or if
+        an argument or a value of the data cannot be used.
     MemoryBudgetError
         If the job does not fit ``memory``; before anything is read.
 
@@ -128,6 +142,10 @@ def minimize(
     Cost: as for :class:`nysstream.ElasticNet` and :class:`nysstream.LogisticRegression`. Columns are scaled
     for the solver where the regularizer is a sum over coefficients; otherwise they had better have similar
     scales.
+
+    With ``matrix`` the same passes are made. Where its rows are independent, constraints hold up to
+    rounding, and combinations that should be zero are so; where not, up to ``violation``. Where its columns
+    are independent there is a duality gap; where not, ``tol`` is about ``optimality``.
 
     Examples
     --------
@@ -153,6 +171,14 @@ def minimize(
     if loss.coupled:
         message = f"{type(loss).__name__} couples its columns: use LogisticRegression for several classes"
         raise InputError(message)
+    if matrix is not None:
+        regularizer = Composed(regularizer, matrix, 0.0 if offset is None else offset)
+        if solver in STOCHASTIC:
+            message = f"solver={solver!r} cannot split off a matrix: leave solver='auto', or take 'admm'"
+            raise InputError(message)
+    elif offset is not None:
+        message = "offset is what is subtracted from matrix @ w, and there is no matrix: give one"
+        raise InputError(message)
     kind = _SquaresCombination if isinstance(loss, Squared) else _Combination
     model = kind(
         loss,
@@ -177,6 +203,7 @@ def minimize(
         stats["objective"],
         stats["duality_gap"],
         stats["optimality"],
+        float(regularizer.violation(np.atleast_2d(model.coef_).T).max()),
         model.result_,
     )
 
@@ -213,6 +240,11 @@ class _Combination(MultiOutputMixin, Penalised):
         if not isinstance(r, Separable):
             return Penalty()
         return _Sum(lower=np.transpose(r.lower), upper=np.transpose(r.upper), given=r)
+
+    def _plan(self, design: DesignMatrix) -> Any:
+        if isinstance(self.regularizer, Composed):
+            self.regularizer.check(design.shape[1], design.n_targets)
+        return super()._plan(design)
 
     def _fit_least_squares(self, design: DesignMatrix, trace: Trace) -> tuple[Result[Any], Any, float]:
         if isinstance(self.regularizer, Separable):
@@ -258,7 +290,8 @@ class _Combination(MultiOutputMixin, Penalised):
             rank=plan.rank,
             rng=np.random.default_rng(seed),
         )
-        W = self.regularizer.prox(np.zeros(smooth.shape), 1.0)
+        zeros, r = np.zeros(smooth.shape), self.regularizer
+        W = r.answer(zeros, r.inner.prox(r.reach(zeros), 1.0))
         b = start if self.fit_intercept else np.zeros(smooth.shape[1])
         scale = np.maximum(np.abs(smooth.begin(W, b).gradient).max(axis=0), 1e-300)
         result = self._solve(Composite(smooth, self.regularizer, scale), trace, (W, b))

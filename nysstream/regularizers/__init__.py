@@ -3,6 +3,7 @@
 from nysstream.regularizers.balls import L1Ball, L2Ball
 from nysstream.regularizers.base import Face, Regularizer
 from nysstream.regularizers.bounds import Box, LinfBall, NonNegative
+from nysstream.regularizers.composed import Composed
 from nysstream.regularizers.group_lasso import GroupLasso
 from nysstream.regularizers.halfspace import Halfspace
 from nysstream.regularizers.penalties import L1, L2, ElasticNet, Zero
@@ -31,6 +32,7 @@ __all__ = [
     "L2",
     "REGULARIZERS",
     "Box",
+    "Composed",
     "ElasticNet",
     "Face",
     "GroupLasso",

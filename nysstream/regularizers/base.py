@@ -52,9 +52,13 @@ class Regularizer(ABC):
     ----------
     separable : bool
         Whether it is a sum over coefficients, so that steps may differ between them.
+    offset : ndarray, shape (m, 1), or float
+        What regularizers of linear combinations subtract from them, see
+        :class:`nysstream.regularizers.Composed`.
     """
 
     separable: bool = False
+    offset: Any = 0.0
 
     @property
     def strong_convexity(self) -> float | Block:
@@ -116,3 +120,39 @@ class Regularizer(ABC):
     def face(self, W: Block) -> Face | None:
         """Describe where it is smooth near W; None where it is no quadratic of single coefficients."""
         return None
+
+    # What is otherwise only where a regularizer is one of linear combinations of the coefficients.
+
+    @property
+    def inner(self) -> Regularizer:
+        """Give the regularizer whose proximal operator is known: itself."""
+        return self
+
+    @property
+    def stretch(self) -> float:
+        """Give the mean eigenvalue of :meth:`back` after :meth:`reach`."""
+        return 1.0
+
+    def reach(self, W: Block) -> Block:
+        """Give what :attr:`inner` is a function of: the coefficients."""
+        return W
+
+    def back(self, V: Block) -> Block:
+        """Multiply with the transpose of the linear part of :meth:`reach`."""
+        return V
+
+    def answer(self, W: Block, Z: Block) -> Block:
+        """Give the coefficients to be certified, of those at hand and what :attr:`inner` makes of them."""
+        return Z
+
+    def near(self, multiplier: Block | None) -> Regularizer:
+        """Take note of subgradients that a solver has found."""
+        return self
+
+    def subgradient(self, V: Block) -> Block:
+        """Give the subgradients of :attr:`inner` that negative gradients V ask for."""
+        return V
+
+    def violation(self, W: Block) -> Vector:
+        """Give how far constraints are violated where :meth:`value` does not show it, (k,)."""
+        return np.zeros(W.shape[1])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 
 from nysstream.arrays import like, to_host
 from nysstream.errors import SolverError
@@ -32,14 +33,17 @@ class ShiftedInverse(Preconditioner):
     ----------
     matrix : ndarray, shape (p, p)
         Symmetric, positive semidefinite up to rounding. Not overwritten.
+    link : ndarray or scipy.sparse.csr_array, shape (m, p), optional
+        M, where :math:`M^\top M` takes the place of the identity.
 
     Notes
     -----
-    Cost: no pass. ``p^3`` flops for each new shift, ``2 p^2 k`` for k columns; ``8 p^2`` bytes more than
-    the matrix.
+    Cost: no pass. ``p^3`` flops for each new shift, ``m p^2`` more with a dense link, ``2 p^2 k`` for k
+    columns; ``8 p^2`` bytes more than the matrix.
     """
 
     matrix: NDArray[np.float64]
+    link: Any = None
     _held: dict[str, Any] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -62,11 +66,17 @@ class ShiftedInverse(Preconditioner):
             inverse = self._held["inverse"]
         return like(V, inverse @ to_host(V))
 
+    def against(self, link: Any) -> ShiftedInverse:
+        r"""Shift by multiples of :math:`M^\top M` instead."""
+        return replace(self, link=link, _held={}, _lock=threading.Lock())
+
     def _invert(self, shift: float) -> NDArray[np.float64]:
         mean = float(np.mean(np.diagonal(self.matrix))) if self.matrix.size else 0.0
         for jitter in (0.0, 1e-9 * mean, 1e-6 * mean):  # rounding of float32 sums may outweigh the shift
             work = np.array(self.matrix, dtype=np.float64, order="F")
-            work[np.diag_indices_from(work)] += shift + jitter
+            work[np.diag_indices_from(work)] += jitter if self.link is not None else shift + jitter
+            if self.link is not None:
+                work = _with_squares(work, self.link, shift)
             factor, info = scipy.linalg.lapack.dpotrf(work, lower=True, overwrite_a=True)
             if info == 0:
                 inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
@@ -101,6 +111,16 @@ class BlockDiagonal(Preconditioner):
             result[rows] = part.inverse(B[rows], shift)
             first += size
         return like(V, result)
+
+
+def _with_squares(work: NDArray[np.float64], link: Any, shift: float) -> NDArray[np.float64]:
+    """Add multiples of the products of a matrix's columns to the lower triangle of another, in place."""
+    if isinstance(link, scipy.sparse.csr_array):
+        products = (link.T @ link).tocoo()
+        work[products.row, products.col] += shift * products.data
+        return work
+    added: Any = scipy.linalg.blas.dsyrk(shift, link, beta=1.0, c=work, trans=1, lower=1, overwrite_c=1)
+    return np.asarray(added)
 
 
 def _symmetric(lower: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -36,7 +36,8 @@ class ADMMState:
     W, product : ndarray, shape (p, k)
         The smooth copy and, where conjugate gradients are run, its product with the operator.
     Z, U : ndarray, shape (p, k)
-        The copy that obeys the regularizer, and the scaled dual variable.
+        The copy that obeys the regularizer, and the scaled dual variable; of shape (m, k) where the
+        regularizer is one of m linear combinations.
     rho : ndarray, shape (k,)
     best : ndarray, shape (p, k)
         The certified copies.
@@ -99,6 +100,11 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
     The answer is z, which obeys the regularizer exactly: zeros are zeros, and bounds hold. It is
     certified by a column of its own that rides along in the next pass.
 
+    Where the regularizer is one of linear combinations :math:`M w - c`, z and u are such, and the systems'
+    matrix is :math:`A + \rho M^\top M`. The answer is the w nearest to the smooth copy for which
+    :math:`M w - c = z`, or the smooth copy where there may be none. A preconditioner that is no inverse is
+    asked for a shift of :math:`\rho` times the mean eigenvalue of :math:`M^\top M`.
+
     Departures from the references:
 
     1. Systems are solved from the residual that the last ones left, so that one step of conjugate
@@ -138,26 +144,26 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
 
     def init(self, problem: CompositeQuadratic, start: Block | None) -> ADMMState:
         """Start at zero for no pass, or elsewhere for one."""
-        p, k = problem.rhs.shape
+        (p, k), regularizer = problem.rhs.shape, problem.regularizer
         ones = np.ones(k)
-        if start is None:
-            Z = problem.regularizer.prox(np.zeros((p, k)), 1.0)
-        else:
-            Z = problem.regularizer.prox(np.array(start, dtype=np.float64), 1e-12)
-        product = problem.multiply([Z])[0] if Z.any() else np.zeros((p, k))
-        certified = problem.certify(Z, product)
+        W = np.zeros((p, k)) if start is None else np.array(start, dtype=np.float64)
+        Z = regularizer.inner.prox(regularizer.reach(W), 1.0 if start is None else 1e-12)
+        W = regularizer.answer(W, Z)
+        product = problem.multiply([W])[0] if W.any() else np.zeros((p, k))
+        certified = problem.certify(W, product)
         rho = ones * (self._penalty(problem) if self.penalty is None else self.penalty)
         # The dual variable for which Z would be a fixed point of the smooth step.
-        U = np.zeros((p, k)) if start is None else (problem.rhs - product) / rho
-        return ADMMState(Z, product, Z, U, rho, Z, certified, np.inf * ones, np.inf * ones)
+        U = np.zeros_like(Z) if start is None else regularizer.subgradient(problem.rhs - product) / rho
+        return ADMMState(W, product, Z, U, rho, W, certified, np.inf * ones, np.inf * ones)
 
     def step(self, problem: CompositeQuadratic, state: ADMMState) -> ADMMState:
         """Make one iteration, or ten where they cost no pass."""
         if problem.exact:
             return self._many(problem, state)
-        certify_with = state.Z
-        state, extra = self._iterate(problem, state, self._conjugate_gradients(problem, state))
-        state = self._keep(problem, state, certify_with, extra)
+        candidates = problem.regularizer.answer(state.W, state.Z)
+        solved = self._conjugate_gradients(problem, state, candidates)
+        state, extra = self._iterate(problem, state, solved)
+        state = self._keep(problem, state, candidates, extra)
         return self._balance(problem, state) if state.since_balance >= _BALANCE_EVERY else state
 
     def check(self, problem: CompositeQuadratic, state: ADMMState) -> Status | None:
@@ -193,15 +199,16 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
             diagonal = trace / problem.operator.shape[0]
         if diagonal is None:
             diagonal = float(np.abs(problem.rhs).max() ** 2 / max(float(problem.constant.max()), 1e-300))
-        return max(0.1 * diagonal, 1e-300)
+        return max(0.1 * diagonal / problem.regularizer.stretch, 1e-300)
 
     def _many(self, problem: CompositeQuadratic, state: ADMMState) -> ADMMState:
         preconditioner = problem.preconditioner
         assert preconditioner is not None
         for _ in range(_BALANCE_EVERY):
-            W = preconditioner.inverse(problem.rhs + state.rho * (state.Z - state.U), state.rho)
+            W = preconditioner.inverse(self._rhs(problem, state), state.rho)
             state, _ = self._iterate(problem, state, (W, state.product, None))
-        state = self._keep(problem, state, state.Z, problem.operator.matmat(state.Z))
+        candidates = problem.regularizer.answer(state.W, state.Z)
+        state = self._keep(problem, state, candidates, problem.operator.matmat(candidates))
         if state.iterations >= 2 * state.polished:  # ever more rarely: it costs as much as a factorisation
             state = replace(state, polished=state.iterations)
             faces = polish(problem, state.Z)
@@ -217,53 +224,65 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
     ) -> tuple[ADMMState, Block]:
         """Make the proximal and the dual step, given the solution of the linear system."""
         W, product, extra = solved
-        mixed = self.relaxation * W + (1 - self.relaxation) * state.Z
-        Z = problem.regularizer.prox(mixed + state.U, 1.0 / state.rho)
+        regularizer = problem.regularizer
+        reached = regularizer.reach(W)
+        mixed = self.relaxation * reached + (1 - self.relaxation) * state.Z
+        Z = regularizer.inner.prox(mixed + state.U, 1.0 / state.rho)
         U = state.U + mixed - Z
         # The smooth part's gradient at W and the multiplier must cancel.
-        dual = state.rho * norms(Z - state.Z)
+        dual = state.rho * norms(regularizer.back(Z - state.Z))
         state = replace(
             state,
             W=W,
             product=product,
             Z=Z,
             U=U,
-            primal=norms(W - Z),
+            primal=norms(reached - Z),
             dual=dual,
             iterations=state.iterations + 1,
             since_balance=state.since_balance + 1,
         )
         return state, np.empty((0, 0)) if extra is None else extra
 
+    def _rhs(self, problem: CompositeQuadratic, state: ADMMState) -> Block:
+        regularizer = problem.regularizer
+        return problem.rhs + state.rho * regularizer.back(state.Z - state.U + regularizer.offset)
+
     def _conjugate_gradients(
-        self, problem: CompositeQuadratic, state: ADMMState
+        self, problem: CompositeQuadratic, state: ADMMState, candidates: Block
     ) -> tuple[Block, Block, Block]:
-        """Improve W by a few steps; the first product also certifies Z."""
+        """Improve W by a few steps; the first product also certifies candidates."""
         rho, W, AW = state.rho, state.W, state.product
         precondition = problem.preconditioner or Identity()
+        regularizer = problem.regularizer
+        shift = rho * regularizer.stretch
         k = W.shape[1]
-        rhs = problem.rhs + rho * (state.Z - state.U)
+
+        def bent(V: Block) -> Block:
+            return rho * regularizer.back(regularizer.reach(V) + regularizer.offset)
+
+        rhs = self._rhs(problem, state)
         extra = np.empty((0, 0))
         refresh = state.iterations % _REFRESH_EVERY == _REFRESH_EVERY - 1
-        R = rhs - AW - rho * W
+        R = rhs - AW - bent(W)
         size = norms(rhs)
         tolerance = size * np.minimum(1.0, np.sqrt(state.primal * state.dual)) / (1 + state.iterations) ** 1.2
-        D = V = precondition.inverse(R, rho)
+        D = V = precondition.inverse(R, shift)
         rz = dots(R, V)
         for i in range(self.cg_steps):
-            points = [] if i else [state.Z, W] if refresh else [state.Z]
+            points = [] if i else [candidates, W] if refresh else [candidates]
             AD, *products = problem.multiply(points, [D])
             if products:
                 extra = products[0]
                 AW = products[1] if refresh else AW
-            Q = AD + rho * D
+            Q = AD + bent(D)
             curvature = dots(D, Q)
             alpha = np.divide(dots(D, R), curvature, out=np.zeros(k), where=curvature > 0)
             W, AW = W + alpha * D, AW + alpha * AD
-            R = rhs - AW - rho * W
+            R = rhs - AW - bent(W)
             if np.all(norms(R) <= np.maximum(tolerance, 1e-12 * size)):
                 break
-            V = precondition.inverse(R, rho)
+            V = precondition.inverse(R, shift)
             new = dots(R, V)
             D = V + np.divide(new, rz, out=np.zeros(k), where=rz > 0) * D
             rz = new
@@ -273,13 +292,15 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
         self, problem: CompositeQuadratic, state: ADMMState, candidates: Block, product: Block
     ) -> ADMMState:
         """Certify candidates and keep those that are better than the best so far."""
-        better, certified = state.certified.merge(problem.certify(candidates, product))
+        with_dual = replace(problem, regularizer=problem.regularizer.near(state.rho * state.U))
+        better, certified = state.certified.merge(with_dual.certify(candidates, product))
         return replace(state, best=np.where(better, candidates, state.best), certified=certified)
 
     def _balance(self, problem: CompositeQuadratic, state: ADMMState) -> ADMMState:
         """Let the penalty parameter follow the ratio of the residuals, relative to their sizes."""
-        primal = state.primal / np.maximum(np.maximum(norms(state.W), norms(state.Z)), 1e-300)
-        dual = state.dual / np.maximum(state.rho * norms(state.U), 1e-300)
+        reached = norms(problem.regularizer.reach(state.W))
+        primal = state.primal / np.maximum(np.maximum(reached, norms(state.Z)), 1e-300)
+        dual = state.dual / np.maximum(state.rho * norms(problem.regularizer.back(state.U)), 1e-300)
         ratio = np.sqrt(np.divide(primal, dual, out=np.ones_like(primal), where=(dual > 0) & (primal > 0)))
         if problem.exact:  # one factorisation serves all columns
             busy = self.unfinished(state.certified)

@@ -141,16 +141,21 @@ class Composite:
             message = f"scale={self.scale}: the scales of optimality must be positive and finite"
             raise InputError(message)
 
+    def objective(self, W: Block, loss: Vector) -> Vector:
+        """Add the regularizer to losses at the same coefficients."""
+        return loss + self._over_columns(self.regularizer.value(W), np.sum)
+
     def certify(self, W: Block, at: Evaluation) -> Certified:
         """Measure how good coefficients are, by what a pass told about them."""
         if self.smooth.least_squares:
             # The conjugates hold half the squares and the products of targets and residuals.
             squares, inner = at.conjugate[:2]
             return certify(self.regularizer, W, at.loss, at.gradient, squares, inner, self.scale)
-        objective = at.loss + self._over_columns(self.regularizer.value(W), np.sum)
+        objective = self.objective(W, at.loss)
         optimality = np.maximum(self.regularizer.distance(W, at.gradient), np.abs(at.slope)) / self.scale
-        optimality = self._over_columns(optimality, np.max)
-        return Certified(objective, self._dual(at), optimality)
+        violation = self.regularizer.violation(W)
+        optimality = np.maximum(self._over_columns(optimality, np.max), violation)
+        return Certified(objective, self._dual(at), optimality, violation)
 
     def _over_columns(self, values: Vector, function: Callable[..., float]) -> Vector:
         """Reduce over the columns where the loss couples them, and give each the result."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nysstream.errors import InputError
-from nysstream.regularizers import Separable
+from nysstream.regularizers import Composed, Separable
+from nysstream.sketching.shifted_inverse import ShiftedInverse
 from nysstream.solvers.admm import ADMM, ADMMState
 from nysstream.solvers.base import Solver, Status
 from nysstream.solvers.columns import dots
@@ -26,6 +27,8 @@ _PATIENCE = 4
 _FORCING = 0.1
 #: Measure below which the next evaluation is made in double precision.
 _PRECISE = 1e-4
+#: Relative error of sums in single precision: objectives closer than this cannot be told apart.
+_SINGLE = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +40,6 @@ class NewtonState:
     W, intercept : ndarray, shapes (p, k) and (k,)
     at : Evaluation
         Of the loss there.
-    objective : ndarray, shape (k,)
     best, best_intercept : ndarray
         The best certified iterate.
     certified : Certified
@@ -48,19 +50,22 @@ class NewtonState:
         One state of the inner solver per model.
     penalties : tuple of ndarray
         Penalty parameters that the last models ended with, which suit the next.
+    multiplier : ndarray, shape (m, k), optional
+        Where the regularizer is one of m linear combinations, its subgradients that the last models ended
+        with.
     iterations, inner_iterations, failures : int
     """
 
     W: Block
     intercept: Vector
     at: Evaluation
-    objective: Vector
     best: Block
     best_intercept: Vector
     certified: Certified
     models: tuple[CompositeQuadratic, ...] = ()
     inner: tuple[Any, ...] = ()
     penalties: tuple[Vector, ...] = ()
+    multiplier: Block | None = None
     iterations: int = 0
     inner_iterations: int = 0
     failures: int = 0
@@ -109,10 +114,11 @@ class ProximalNewton(Solver[Composite, NewtonState]):
         """Start at zero for no pass where the loss is known there, or elsewhere for one."""
         p, k = problem.smooth.shape
         W, b = (np.zeros((p, k)), np.zeros(k)) if start is None else start
-        W = problem.regularizer.prox(W, 1e-12)
+        regularizer = problem.regularizer
+        W = regularizer.answer(W, regularizer.inner.prox(regularizer.reach(W), 1e-12))
         at = problem.smooth.evaluate(W, b, precise=False)
         certified = problem.certify(W, at)
-        return NewtonState(W, b, at, certified.objective, W, b, certified)
+        return NewtonState(W, b, at, W, b, certified)
 
     def step(self, problem: Composite, state: NewtonState) -> NewtonState:
         """Finish the models in memory and evaluate; or take one iteration of models over the data."""
@@ -170,17 +176,21 @@ class ProximalNewton(Solver[Composite, NewtonState]):
         gradient = at.eliminate()
         models, inner = [], []
         solver = self._inner_solver(problem, state)
+        regularizer = problem.regularizer.near(state.multiplier)
         for i, curvature in enumerate(at.model):
             columns = np.arange(k) if shared else np.array([i])
             W, g = state.W[:, columns], gradient[:, columns]
             product = curvature.operator.matmat(W) if W.any() else np.zeros_like(W)
             constant = at.loss[columns] - dots(g, W) + 0.5 * dots(W, product)
+            preconditioner = curvature.preconditioner
+            if isinstance(regularizer, Composed) and isinstance(preconditioner, ShiftedInverse):
+                preconditioner = preconditioner.against(regularizer.matrix)
             model = CompositeQuadratic(
                 curvature.operator,
                 product - g,
                 constant,
-                problem.regularizer.columns(columns),
-                curvature.preconditioner,
+                regularizer.columns(columns),
+                preconditioner,
                 curvature.exact,
                 problem.smooth.least_squares,
                 problem.scale[columns],
@@ -252,6 +262,12 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             move = np.divide(slope, at.curvature, out=np.zeros_like(slope), where=at.curvature > 0)
             full = -move if problem.smooth.intercept else np.zeros_like(move)
         D = W - state.W
+        parts = [part for part in state.inner if isinstance(part, ADMMState)]
+        multiplier = None
+        if isinstance(problem.regularizer, Composed):
+            multiplier = np.hstack([part.rho * part.U for part in parts])
+            problem = replace(problem, regularizer=problem.regularizer.near(multiplier))
+        before = problem.objective(state.W, at.loss)
         # Near the end, or where progress has ended, single precision is what is in the way.
         precise = state.failures > 0 or float(state.certified.measure.max()) < _PRECISE
         length = np.ones(W.shape[1])
@@ -260,8 +276,8 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             V = np.where(length == 1, W, V)
             found = problem.smooth.evaluate(V, b, precise=precise)
             certified = problem.certify(V, found)
-            noise = 1e-12 * np.abs(state.objective)
-            fallen = certified.objective <= state.objective + noise
+            noise = 1e-12 if found.precise and at.precise else _SINGLE
+            fallen = certified.objective <= before + noise * np.abs(before)
             if problem.smooth.least_squares or fallen.all():
                 break
             length = np.where(fallen, length, 0.3 * length)
@@ -272,13 +288,13 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             W=V,
             intercept=b,
             at=found,
-            objective=certified.objective,
             best=np.where(better, V, state.best),
             best_intercept=np.where(better, b, state.best_intercept),
             certified=merged,
             models=(),
             inner=(),
-            penalties=tuple(part.rho for part in state.inner if isinstance(part, ADMMState)),
+            penalties=tuple(part.rho for part in parts),
+            multiplier=multiplier,
             iterations=state.iterations + 1,
             failures=0 if improved else state.failures + 1,
         )
@@ -286,13 +302,13 @@ class ProximalNewton(Solver[Composite, NewtonState]):
     def _verify(self, problem: Composite, state: NewtonState) -> NewtonState:
         """Evaluate the best iterate again, in double precision."""
         at = problem.smooth.evaluate(state.best, state.best_intercept)
+        problem = replace(problem, regularizer=problem.regularizer.near(state.multiplier))
         certified = problem.certify(state.best, at)
         return replace(
             state,
             W=state.best,
             intercept=state.best_intercept,
             at=at,
-            objective=certified.objective,
             certified=certified,
             iterations=state.iterations + 1,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,24 +123,30 @@ class Certified:
     bound : ndarray, shape (k,)
         Lower bounds on the minima; minus infinity where there is none.
     optimality : ndarray, shape (k,)
-        Distance of the negative gradient from the subdifferential, relative to the gradient at zero.
+        Distance of the negative gradient from the subdifferential, relative to the gradient at zero; or the
+        violation of constraints, if that is larger.
+    violation : ndarray, shape (k,)
+        Of constraints on linear combinations, relative to their size. Where there is one, objectives are
+        those of points nearby, and cannot be compared.
     """
 
     objective: Vector
     bound: Vector
     optimality: Vector
+    violation: Vector = field(default_factory=lambda: np.zeros(1))
 
     @property
     def relative_gap(self) -> Vector:
         """How far the objectives are from their bounds, relative to the objectives, shape (k,)."""
-        gap = np.maximum(self.objective - self.bound, 0.0)
+        gap = np.maximum(self.objective - np.where(self.violation > 0, -np.inf, self.bound), 0.0)
         size = np.abs(self.objective)
         return np.divide(gap, size, out=np.where(gap > 0, np.inf, 0.0), where=size > 0)
 
     @property
     def measure(self) -> Vector:
         """What tolerances are about, shape (k,): relative gaps, or distances from optimality without one."""
-        return np.where(np.isfinite(self.bound), self.relative_gap, self.optimality)
+        known = np.isfinite(self.bound) & (self.violation == 0)
+        return np.where(known, self.relative_gap, self.optimality)
 
     def record(self) -> dict[str, Any]:
         """Describe the worst column, for histories; no gap where some column has none."""
@@ -157,19 +163,22 @@ class Certified:
         Returns
         -------
         better : ndarray of bool, shape (k,)
-            Where ``found`` has the lower objective; or one that rounding cannot tell apart, and is nearer
-            to optimality.
+            Where ``found`` has the lower objective; or one that rounding cannot tell apart, or that cannot
+            be compared, and is nearer to optimality.
         merged : Certified
         """
         noise = _NOISE * np.abs(self.objective)
         with np.errstate(invalid="ignore"):
             lower = found.objective < self.objective - noise
             same = np.abs(found.objective - self.objective) <= noise
-        better = lower | (same & (found.optimality < self.optimality))
+        nearer = found.optimality < self.optimality
+        obeyed = (self.violation == 0) & (found.violation == 0)
+        better = np.where(obeyed, lower | (same & nearer), nearer)
         return better, Certified(
             np.where(better, found.objective, self.objective),
             np.where(np.isfinite(found.bound), np.fmax(found.bound, self.bound), found.bound),
             np.where(better, found.optimality, self.optimality),
+            np.where(better, found.violation, self.violation),
         )
 
     def improves_on(self, old: Certified) -> bool:
@@ -214,9 +223,10 @@ def certify(
     finite: :math:`D(s) = -\tfrac12 s^2 \|r\|^2 - s\, y^\top r - r^*(-s X^\top r)`.
     """
     objective = loss + regularizer.value(W)
-    optimality = regularizer.distance(W, gradient) / scale
+    violation = regularizer.violation(W)
+    optimality = np.maximum(regularizer.distance(W, gradient) / scale, violation)
     if squares is None:
-        return Certified(objective, np.full(loss.shape, -np.inf), optimality)
+        return Certified(objective, np.full(loss.shape, -np.inf), optimality, violation)
     most = regularizer.dual_scale(-gradient)
     with np.errstate(invalid="ignore"):
         best = np.divide(-inner, squares, out=np.zeros_like(inner), where=squares > 0)
@@ -226,4 +236,4 @@ def certify(
         bound = np.fmax(bound, dual)
     # No multiple of the residual helps: the trivial bound is no certificate.
     bound = np.where((most <= 0) & (np.abs(gradient).max(axis=0) > 0), -np.inf, bound)
-    return Certified(objective, bound, optimality)
+    return Certified(objective, bound, optimality, violation)

@@ -193,7 +193,7 @@ def test_the_conjugate_is_attained(regularizer, seed):
         conjugate = regularizer.conjugate(V)
         W = np.zeros((P, K))
         for _ in range(60):
-            W = regularizer.prox(W + 1e3 * V, 1e3)
+            W = regularizer.prox(W + 1e6 * V, 1e6)  # entries of V may be small
         attained = (V * W).sum(axis=0) - regularizer.value(W)
         np.testing.assert_allclose(attained, conjugate, rtol=1e-6, atol=1e-6)
 
