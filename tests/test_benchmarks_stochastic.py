@@ -46,7 +46,7 @@ def dense_objective(problem, X, y, w):
 @pytest.mark.parametrize("loss", sorted(stochastic_contenders.ALL))
 def test_the_test_is_the_objective_and_bounds_the_minimum(problems, loss):
     problem, known = problems[loss]
-    X, y = (part.astype(np.float64) for part in stochastic_problems.stored(problem))
+    X, y = (part[:].astype(np.float64) for part in stochastic_problems.stored(problem))
     k = 3 if loss == "multinomial" else 1
     options = {"ftol": 1e-15, "gtol": 1e-12}
     least = scipy.optimize.minimize(

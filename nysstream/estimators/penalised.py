@@ -20,7 +20,7 @@ from nysstream.estimators.linear import LinearModel
 from nysstream.estimators.planning import Plan, plan_fit
 from nysstream.estimators.results import composite_result
 from nysstream.estimators.settings import check_settings, training_design
-from nysstream.estimators.smooth_losses import GeneralLoss, LeastSquaresLoss, Sample
+from nysstream.estimators.smooth_losses import GeneralLoss, LeastSquaresLoss, Sample, needs_sums_only
 from nysstream.estimators.stochastic import STOCHASTIC, plan_stochastic, solve_stochastic
 from nysstream.estimators.targets import check_targets
 from nysstream.features import Identity
@@ -33,6 +33,7 @@ from nysstream.solvers.proximal_newton import ProximalNewton
 from nysstream.sources import as_source
 from nysstream.streaming import Outcome, RowSample, SetUp, centering_of, reduce
 from nysstream.streaming.cache import clear_cache
+from nysstream.streaming.outset import Outset, target_statistics
 from nysstream.streaming.prefetch import slot_pool
 from nysstream.trace import Trace, tracing
 
@@ -287,12 +288,16 @@ class Penalised(LinearModel, BaseEstimator, Settings):
         loss = self._loss()
         rows = plan.sample_rows(as_seed(self.random_state))
         gather: list[Any] = [SetUp(center=self.fit_intercept), *([] if rows is None else [RowSample(rows)])]
-        statistics, *sampled = reduce(design, *gather, name="set-up")
-        outcome, start, weight = self._outcome(loss, statistics, design.target)
+        outcome, start, weight = self._outcome(loss, target_statistics(design), design.target)
+        k = outcome.columns.size
+        b = start if self.fit_intercept else np.zeros(k)
+        outset = None
+        if needs_sums_only(plan.method, coupled=loss.coupled):
+            outset = Outset(design, outcome, b, fit_intercept=self.fit_intercept)
+        statistics, *sampled = reduce(design if outset is None else outset.design, *gather, name="set-up")
         centering = centering_of(design, statistics, center=self.fit_intercept, standardize=True)
         assert centering is not None
         centred = replace(design, centering=replace(centering, target_mean=np.zeros(design.n_targets)))
-        k = outcome.columns.size
         sample = None
         if rows is not None:
             mapped = plan.method not in STOCHASTIC
@@ -308,9 +313,8 @@ class Penalised(LinearModel, BaseEstimator, Settings):
             rng=np.random.default_rng(as_seed(self.random_state)),
         )
         W = np.zeros((design.shape[1], k))
-        b = start if self.fit_intercept else np.zeros(k)
         regularizer = self._penalty(weight).scaled(centering.scale, standardize=self.standardize)
-        at = smooth.begin(W, b)
+        at = smooth.begin(W, b, None if outset is None else outset.values(statistics, centering))
         scale = np.maximum(np.abs(at.gradient).max(axis=0), 1e-300)
         if smooth.coupled:
             scale = np.full_like(scale, scale.max())
@@ -318,7 +322,8 @@ class Penalised(LinearModel, BaseEstimator, Settings):
         V, c = result.value
         coef = (V / centering.scale[:, None]).T
         self._keep(np.ascontiguousarray(coef), c - coef @ centering.mean, centering.mean)
-        self.target_mean_ = statistics.target_mean if self.least_squares else np.zeros(coef.shape[0])
+        q = design.n_targets if self.least_squares else 0
+        self.target_mean_ = statistics.target_mean[:q] if q else np.zeros(coef.shape[0])
         return result, plan, weight
 
     def _outcome(self, loss: Loss, statistics: Any, target: Any) -> tuple[Outcome, Vector, float]:

@@ -94,7 +94,7 @@ class SketchySGDRegressor(RegressorMixin, SketchedEpochs):
     solver : {"auto", "sketchysgd", "sgd"}
         ``"sgd"`` is without preconditioner.
     max_passes : int, optional
-        Limit on reads of the data: one to set up, one to evaluate the start, one an epoch, one at the end.
+        Limit on reads of the data: one to set up, one an epoch, one at the end.
     standardize, fit_intercept, time_limit, precision, memory, device, random_state, callback
         As for :class:`nysstream.ElasticNet`.
 
@@ -112,7 +112,7 @@ class SketchySGDRegressor(RegressorMixin, SketchedEpochs):
 
     Notes
     -----
-    Cost: three passes and one for each epoch. Memory: the preconditioner, ``4 p^2`` or ``48 p rank`` bytes,
+    Cost: two passes and one for each epoch. Memory: the preconditioner, ``4 p^2`` or ``48 p rank`` bytes,
     the sampled rows, and two windows of chunks.
 
     Rows must not be stored in an order that means something, such as sorted by the target: convert them with

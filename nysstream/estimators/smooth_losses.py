@@ -16,11 +16,13 @@ from nysstream.solvers.composite import Curvature, Evaluation, Smooth
 from nysstream.streaming import HessianProduct, LossSums, SquaredResidual, reduce
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from nysstream.estimators.least_squares import LeastSquares
     from nysstream.operators.base import Array, Precision
-    from nysstream.streaming import DesignMatrix, Outcome, Reduction
+    from nysstream.streaming import DesignMatrix, LossValues, Outcome, Reduction
 
     Vector = NDArray[np.float64]
     Block = NDArray[np.float64]
@@ -208,8 +210,9 @@ class GeneralLoss(Smooth):
         reductions: list[Reduction] = [sums]
         of = np.empty(0, np.intp)
         if self._test is not None:
-            of = np.repeat(np.arange(k), self._test.shape[1])
-            test = np.tile(self._test, (1, k))
+            # The coefficients ride along: models begin with their product.
+            of = np.concatenate([np.repeat(np.arange(k), self._test.shape[1]), np.arange(k)])
+            test = np.hstack([np.tile(self._test, (1, k)), W])
             reductions.append(HessianProduct(self.outcome, W, intercept, test, of, self.intercept))
         values, *sketches = reduce(design, *reductions, name="certify" if precise else "evaluate")
         self._evaluations += 1
@@ -217,21 +220,24 @@ class GeneralLoss(Smooth):
             self._hessians = tuple(_in_memory(hessian) for hessian in values.hessians)
 
         def model() -> tuple[Curvature, ...]:
-            if self.coupled:
-                return (self._coupled(W, intercept),)
             if whole:
                 return held or self._hessians
-            if self.method == "admm":
-                return tuple(
-                    self._over_data(j, W, intercept, sketches[0][:, of == j], float(values.curvature[j]))
-                    for j in range(k)
-                )
-            return tuple(_in_memory(hessian) for hessian in self._sampled_hessians(W, intercept))
+            if self._test is None:
+                return self._of_sample(W, intercept)
+            return tuple(
+                self._over_data(j, W, intercept, sketches[0][:, of == j], float(values.curvature[j]))
+                for j in range(k)
+            )
 
+        return self._evaluation(values, model, precise=precise)
+
+    def _evaluation(
+        self, values: LossValues, model: Callable[[], tuple[Curvature, ...]], *, precise: bool
+    ) -> Evaluation:
         return Evaluation(
             values.loss,
             values.gradient,
-            values.slope if self.intercept else np.zeros(k),
+            values.slope if self.intercept else np.zeros(self.shape[1]),
             values.curvature,
             values.cross,
             values.move,
@@ -241,11 +247,27 @@ class GeneralLoss(Smooth):
             precise,
         )
 
-    def begin(self, W: Block, intercept: Vector) -> Evaluation:
-        """Evaluate where a solver is about to start, and keep the result for it."""
-        found = self.evaluate(W, intercept, precise=False)
-        self._last = (W, intercept, found)
+    def begin(self, W: Block, intercept: Vector, known: LossValues | None = None) -> Evaluation:
+        """Evaluate where a solver is about to start, unless its sums are known, and keep the result for it.
+
+        Known sums will do where :func:`needs_sums_only` says so.
+        """
+        if known is None:
+            found = self.evaluate(W, intercept, precise=False)
+        else:
+            double = self.design.dtype == np.float64
+            found = self._evaluation(known, lambda: self._of_sample(W, intercept), precise=double)
+        self.keep(W, intercept, found)
         return found
+
+    def keep(self, W: Block, intercept: Vector, found: Evaluation) -> None:
+        """Have the next evaluation there give what was found already, for no pass."""
+        self._last = (W, intercept, found)
+
+    def _of_sample(self, W: Block, intercept: Vector) -> tuple[Curvature, ...]:
+        if self.coupled:
+            return (self._coupled(W, intercept),)
+        return tuple(_in_memory(hessian) for hessian in self._sampled_hessians(W, intercept))
 
     def _sampled_hessians(self, W: Block, intercept: Vector) -> list[Block]:
         assert self.sample is not None
@@ -262,9 +284,11 @@ class GeneralLoss(Smooth):
         operator = HessianOperator(self.design, outcome, at, b, fit_intercept=self.intercept)
         self.operators.append(operator)
         assert self._test is not None
-        nystrom = Sketch(self._test, product, self.design.eps).nystrom()
+        sketch, there = product[:, :-1], product[:, -1:]
+        nystrom = Sketch(self._test, sketch, self.design.eps).nystrom()
         # Columns have unit variance.
-        return Curvature(operator, nystrom.preconditioner() if nystrom.rank else None, diagonal=total)
+        preconditioner = nystrom.preconditioner() if nystrom.rank else None
+        return Curvature(operator, preconditioner, diagonal=total, there=there)
 
     def _coupled(self, W: Block, intercept: Vector) -> Curvature:
         """Make the Hessian of all classes an operator, preconditioned with its diagonal blocks."""
@@ -289,6 +313,11 @@ class GeneralLoss(Smooth):
             return Curvature(Untraced(operator), BlockDiagonal(parts, sizes), stacked=True)
         self.operators.append(operator)
         return Curvature(operator, BlockDiagonal(parts, sizes), stacked=True)
+
+
+def needs_sums_only(method: str, *, coupled: bool) -> bool:
+    """Whether the passes of :class:`GeneralLoss` gather no curvature of all rows."""
+    return coupled or method not in ("newton", "admm")
 
 
 def _in_memory(hessian: Block) -> Curvature:

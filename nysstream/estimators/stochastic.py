@@ -25,6 +25,7 @@ from nysstream.solvers.stochastic import Stochastic
 from nysstream.streaming import Centering, LossSums, Outcome, RowSample, SetUp, pass_needs, scheduler
 from nysstream.streaming.minibatch import WINDOW_BLOCKS, Minibatches, minibatch_needs
 from nysstream.streaming.order import warn_if_sorted
+from nysstream.streaming.outset import Outset
 
 if TYPE_CHECKING:
     from nysstream.solvers.composite import Composite
@@ -177,7 +178,8 @@ def solve_stochastic(
     if not hybrid or not (result.converged or result.status.name == "STALLED"):
         return result
     W, intercept = result.value
-    smooth.begin(W, intercept)
+    if sum_.latest is not None and np.array_equal(sum_.latest[0], result.state.best):
+        smooth.keep(W, intercept, sum_.latest[1])
     finished = solve(
         problem,
         ProximalNewton(tol=estimator.tol, inner=ADMM()),
@@ -203,12 +205,13 @@ def _method(name: str, rank: int, problem: FiniteSum) -> Stochastic:
 def _needs(design: DesignMatrix, rank: int, n_sampled: int, k: int, solver: str) -> dict[str, int]:
     """Count bytes in the phase that holds most: set-up, full evaluation, or an epoch."""
     p = design.shape[1]
-    setup = pass_needs(design, SetUp(), RowSample(np.empty(n_sampled, np.int64)))
+    outcome = Outcome(Logistic(), np.zeros(k, np.intp))
+    begun = Outset(design, outcome, np.zeros(k), fit_intercept=True).design
+    setup = pass_needs(begun, SetUp(), RowSample(np.empty(n_sampled, np.int64)))
     zeros = np.zeros(p)
     shift = None if design.sparse or not isinstance(design.features, Identity) else zeros
     shifted = replace(design, centering=Centering(zeros, np.ones(p), np.zeros(design.n_targets), shift))
     W, b = np.broadcast_to(np.float64(0), (p, k)), np.zeros(k)
-    outcome = Outcome(Logistic(), np.zeros(k, np.intp))
     evaluate = pass_needs(shifted.with_precision("double"), LossSums(outcome, W, b))
     epoch = minibatch_needs(shifted)
     probe = batch_rows(design.shape[0]) * p * design.dtype.itemsize

@@ -215,7 +215,7 @@ class SubsampledHessian:
             return Subsampled(np.ascontiguousarray(F), diagonal, max(floor, tail), floor)
         F = np.concatenate(factors)
         start = _DAMPING * float(np.mean(squares))
-        if len(F) <= _RANK:
+        if 0 < len(F) <= _RANK:
             start = float(scipy.linalg.eigvalsh(F @ F.T)[0])
         return Subsampled(F, diagonal, max(floor, start), floor)
 
@@ -251,7 +251,8 @@ class Subsampled:
 
 
 def _floor(diagonal: Vector, dtype: Any) -> float:
-    return max(_FLOOR[np.dtype(dtype).itemsize] * float(np.mean(diagonal)), 1e-300)
+    mean = float(np.mean(diagonal))
+    return max(_FLOOR[np.dtype(dtype).itemsize] * mean, 1e-300) if mean > 0 else 1.0
 
 
 def _sparse_map(kind: str, rank: int, m: int, rng: np.random.Generator) -> Any:

@@ -13,6 +13,8 @@ from nysstream.solvers.columns import dots
 from nysstream.streaming import Tile
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nysstream.sketching.subsampled import SubsampledHessian
     from nysstream.solvers.finite_sum import FiniteSum
     from nysstream.solvers.quadratic import Block, Vector
@@ -57,12 +59,12 @@ def measure(problem: FiniteSum, at: Block, hessian: SubsampledHessian, seed: int
     rows = SampledRows(problem.sample, problem.intercept)
     m, k = rows.shape[0], at.shape[1]
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1])))
-    curvature = _curvature(problem, rows, at)
     # As many fresh rows as a batch has: it is the batches' curvature that steps must be short for.
     n_fresh = max(1, min(problem.batches.batch_rows, m // 2))
     fresh = np.unique(np.linspace(0, m - 1, n_fresh).astype(np.intp))
     share = np.ones(m, np.bool_)
     share[fresh] = m == 1
+    curvature = _curvature(problem, rows, at, share)
     scale = problem.factor * m / np.count_nonzero(share)
     shared = problem.outcome.loss.quadratic  # columns of equal curvature share a metric
     groups: list[int] = []  # the first column of each
@@ -91,11 +93,18 @@ def measure(problem: FiniteSum, at: Block, hessian: SubsampledHessian, seed: int
     return Measured(metric, smoothness, float(dampings.max()))
 
 
-def _curvature(problem: FiniteSum, rows: SampledRows, at: Block) -> Block:
-    """Give the weighted curvatures of the sampled rows, (m, k)."""
+def _curvature(problem: FiniteSum, rows: SampledRows, at: Block, share: NDArray[np.bool_]) -> Block:
+    """Give the weighted curvatures of the sampled rows, (m, k).
+
+    In columns whose loss is flat at all rows of the share it is the loss's bound, since elsewhere the loss
+    may not be flat.
+    """
     y, weight = _outcomes(problem, rows)
-    z = rows.multiply(at)
-    h = np.asarray(problem.outcome.loss.curvature(z, y), np.float64)
+    z, loss = rows.multiply(at), problem.outcome.loss
+    h = np.asarray(loss.curvature(z, y), np.float64)
+    flat = ~(h[share] > 0).any(axis=0)
+    if loss.curvature_bound is not None and flat.any():
+        h = np.where(flat, loss.curvature_bound, h)
     return h if weight is None else h * weight[:, None]
 
 

@@ -17,7 +17,7 @@ from nysstream.streaming.reduction import accumulate, cast, column_sums, multipl
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nysstream.solvers.composite import Composite
+    from nysstream.solvers.composite import Composite, Evaluation
     from nysstream.solvers.quadratic import Block, Certified, Vector
     from nysstream.streaming import DesignMatrix, Outcome
     from nysstream.streaming.minibatch import Batch, Minibatches
@@ -64,6 +64,8 @@ class FiniteSum:
         What sums over the sample are multiplied with to stand for those over all rows.
     epochs : int
         Passes made in batches so far.
+    latest : tuple, or None
+        The block that was evaluated last, and what was found.
     """
 
     composite: Composite
@@ -72,6 +74,7 @@ class FiniteSum:
     sample: DesignMatrix
     factor: float
     epochs: int = 0
+    latest: tuple[Block, Evaluation] | None = None
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -141,6 +144,7 @@ class FiniteSum:
         """Certify a block, and give the gradient of the losses there, (p', k); one pass."""
         W, intercept = self.split(V)
         at = self.composite.smooth.evaluate(W, intercept, precise=precise)
+        self.latest = V, at
         return self.composite.certify(W, at), self.join(at.gradient, at.slope)
 
     def change(

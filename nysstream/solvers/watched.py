@@ -92,7 +92,7 @@ class Watched(Solver[WatchedSum, WatchedState]):
 
     Notes
     -----
-    Cost: one pass an epoch, and one at the end. Before the first epoch the start is evaluated.
+    Cost: one pass an epoch, and one at the end; one before, where the losses at the start are not known.
     """
 
     method: Stochastic

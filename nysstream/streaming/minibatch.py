@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import math
 import time
 import uuid
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,14 +16,11 @@ from dask.system import CPU_COUNT
 
 from nysstream.arrays import single_threaded_blas
 from nysstream.errors import InputError
-from nysstream.features import Identity
 from nysstream.memory import resident_bytes
-from nysstream.sources.scratch import lent
-from nysstream.streaming.cache import block_cache, mapped_cache
 from nysstream.streaming.needs import scheduler, tile_bytes
-from nysstream.streaming.prefetch import needs_slots, slot_pool
 from nysstream.streaming.reduction import Tile
 from nysstream.streaming.window import Window, map_rows
+from nysstream.streaming.window_reader import KEPT_BYTES, WindowReader
 from nysstream.trace import Cost, PassRecord, current_trace, listening, report_rows
 
 if TYPE_CHECKING:
@@ -44,8 +40,6 @@ WINDOW_BLOCKS = 8
 #: Most shards of a batch, and the fewest rows worth a shard of their own. The cut depends on the batch
 #: alone, so that sums do not depend on the number of threads.
 _SHARDS, _SHARD_ROWS = 8, 64
-#: Targets and weights of up to so many bytes are read once and kept.
-_KEPT_BYTES = 256 << 20
 
 _numbers = itertools.count(1)
 
@@ -135,8 +129,8 @@ class Minibatches:
     """The rows of a design, epoch by epoch, in batches of a random order.
 
     Blocks are dealt at random into windows; rows are mixed inside a window, and cut into batches. While
-    one window is worked on, a thread reads the next. The order is a function of the seed, the number of
-    the epoch and the store alone.
+    one window is worked on, threads read the next. The order is a function of the seed, the number of the
+    epoch and the store alone.
 
     Parameters
     ----------
@@ -206,24 +200,24 @@ class Minibatches:
         """
         design = self.design
         windows, rng = self.order(number)
-        device, cost, trace = design.get_device(), Cost(rows=design.shape[0]), current_trace()
+        cost, trace = Cost(rows=design.shape[0]), current_trace()
         token = f"nysstream-epoch-{next(_numbers)}-{uuid.uuid4().hex[:8]}"
         began = time.perf_counter()
         started = trace.seconds if trace is not None else 0.0
-        buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
         threads = _threads(design)
         with (
             listening(token, name, design.shape[0]),
-            ThreadPoolExecutor(1, "nysstream-reader") as reader,
+            ThreadPoolExecutor(threads, "nysstream-reader") as readers,
             ThreadPoolExecutor(threads, "nysstream-batch") as pool,
         ):
-            ahead = reader.submit(self._load, windows[0], buffers, 0, device, cost)
+            reader = WindowReader(design, readers, threads, self._kept)
+            ahead = reader.begin(windows[0])
             for i, blocks in enumerate(windows):
                 waiting = time.perf_counter()
-                window = ahead.result()
-                cost.wait_seconds += time.perf_counter() - waiting
+                window, read = ahead()
+                cost = replace(cost + read, wait_seconds=cost.wait_seconds + time.perf_counter() - waiting)
                 if i + 1 < len(windows):
-                    ahead = reader.submit(self._load, windows[i + 1], buffers, (i + 1) % 2, device, cost)
+                    ahead = reader.begin(windows[i + 1])
                 mixed = rng.permutation(window.numbers())
                 working = time.perf_counter()
                 for rows in np.array_split(mixed, math.ceil(mixed.size / self.batch_rows)):
@@ -235,92 +229,6 @@ class Minibatches:
         if trace is not None:
             trace.passes.append(PassRecord(name, started, time.perf_counter() - began, cost))
 
-    def _load(
-        self, blocks: list[tuple[int, int]], buffers: list[Any], which: int, device: Device, cost: Cost
-    ) -> Window:
-        """Read the blocks of a window, each from a cache where it is held."""
-        design, began = self.design, time.perf_counter()
-        mapped = _keeps_features(design, device)
-        with (
-            device.active(),
-            single_threaded_blas(),
-            slot_pool.lending(design, device) as ring,
-            lent(ring.scratch),
-        ):
-            if mapped:
-                pieces = [self._mapped_block(block, device, cost) for block in blocks]
-            else:
-                pieces = self._stored_blocks(blocks, buffers, which, device, cost)
-            target, weight = (self._values(kind, blocks) for kind in ("target", "weight"))
-        cost.read_seconds += time.perf_counter() - began
-        starts = np.array([a for a, _ in blocks], np.int64)
-        return Window(starts, pieces, mapped, target, None if weight is None else weight[:, 0])
-
-    def _stored_blocks(
-        self, blocks: list[tuple[int, int]], buffers: list[Any], which: int, device: Device, cost: Cost
-    ) -> list[Any]:
-        design = self.design
-        if not needs_slots(design, device):
-            with contextlib.closing(design.source.in_turn([slice(*block) for block in blocks])) as reads:
-                rows = [reads.read(slice(*block)) for block in blocks]
-            cost.bytes_read += sum(int((b - a) * design.row_bytes) for a, b in blocks)
-            return rows
-        cache, width = block_cache(design, device), design.source.shape[1]
-        held = {block: cache.get(block) for block in blocks}
-        wanted = sum(b - a for (a, b), rows in held.items() if rows is None)
-        nbytes = wanted * width * design.block_dtype.itemsize
-        if buffers[which].nbytes < nbytes:
-            buffers[which] = np.empty(nbytes, np.uint8)
-        buffer = buffers[which][:nbytes].view(design.block_dtype).reshape(wanted, width)
-        pieces, done = [], 0
-        reads = design.source.in_turn([slice(*block) for block in blocks if held[block] is None])
-        with contextlib.closing(reads):
-            for a, b in blocks:
-                size = int((b - a) * design.row_bytes)
-                rows = held[a, b]
-                if rows is None:
-                    view = buffer[done : done + b - a]
-                    done += b - a
-                    reads.read(slice(a, b), view)
-                    rows = view if device.name == "cpu" else device.put(view)
-                    cache.offer((a, b), rows)
-                    cost.bytes_read += size
-                else:
-                    cost.bytes_from_cache += size
-                pieces.append(rows)
-        return pieces
-
-    def _mapped_block(self, block: tuple[int, int], device: Device, cost: Cost) -> Any:
-        """Give a block after the feature map; kept, as all of them are."""
-        design, (a, b) = self.design, block
-        cache = mapped_cache(design, device)
-        Z = cache.get(block)
-        if Z is not None:
-            cost.bytes_from_cache += int((b - a) * design.row_bytes)
-            return Z
-        (raw,) = self._stored_blocks([block], [np.empty(0, np.uint8)], 0, device, cost)
-        Z = device.empty((b - a, design.shape[1]), design.dtype)
-        step = design.tile_rows()
-        for i in range(0, b - a, step):
-            Z[i : i + step, ...] = map_rows(design, raw[i : i + step], device)
-        if cache.reserve(block, (b - a) * design.shape[1] * design.dtype.itemsize):
-            cache.put(block, Z)
-        return Z
-
-    def _values(self, kind: str, blocks: list[tuple[int, int]]) -> NDArray[np.float64] | None:
-        """Give the targets or weights of a window; small ones are read once and kept."""
-        source = getattr(self.design, kind)
-        if source is None:
-            return None
-        small = 8 * source.shape[0] * source.shape[1] <= _KEPT_BYTES
-        if small and kind not in self._kept:
-            self._kept[kind] = source.read(slice(0, source.shape[0]), np.empty(source.shape))
-        if small:
-            return np.concatenate([self._kept[kind][a:b] for a, b in blocks])
-        return np.concatenate(
-            [source.read(slice(a, b), np.empty((b - a, source.shape[1]))) for a, b in blocks]
-        )
-
 
 def minibatch_needs(design: DesignMatrix, window_blocks: int = WINDOW_BLOCKS) -> dict[str, int]:
     """Count the bytes that an epoch holds at its peak, by what holds them."""
@@ -330,11 +238,12 @@ def minibatch_needs(design: DesignMatrix, window_blocks: int = WINDOW_BLOCKS) ->
     kept = sum(
         8 * source.shape[0] * source.shape[1]
         for source in sources
-        if 8 * source.shape[0] * source.shape[1] <= _KEPT_BYTES
+        if 8 * source.shape[0] * source.shape[1] <= KEPT_BYTES
     )
     held = 0
     if not design.source.resident:
-        held = math.ceil(rows / design.block_rows) * design.block_bytes + design.source.decode_bytes
+        scratch = _threads(design) * design.source.decode_bytes
+        held = math.ceil(rows / design.block_rows) * design.block_bytes + scratch
     return {
         "feature weights": design.features.weight_bytes(design.source.shape[1]),
         "windows": held + 8 * rows * columns + kept,
@@ -344,11 +253,3 @@ def minibatch_needs(design: DesignMatrix, window_blocks: int = WINDOW_BLOCKS) ->
 
 def _threads(design: DesignMatrix) -> int:
     return max(1, min(scheduler()[1], CPU_COUNT, design.max_tasks or CPU_COUNT))
-
-
-def _keeps_features(design: DesignMatrix, device: Device) -> bool:
-    """Whether there is room for all rows after the feature map, so that they are mapped once."""
-    if isinstance(design.features, Identity):
-        return False
-    wide = design.shape[0] * design.shape[1] * design.dtype.itemsize
-    return mapped_cache(design, device).capacity >= wide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 import weakref
@@ -53,9 +54,9 @@ class RowState:
             object.__setattr__(self, "_file", _scratch_file(self, 8 * self.shape[0] * self.shape[1]))
 
     @classmethod
-    def of(cls, values: NDArray[np.float64]) -> RowState:
-        """Make one, in memory, of numbers at hand."""
-        state = cls((values.shape[0], values.shape[1]))
+    def of(cls, values: NDArray[np.float64], *, in_memory: bool = True) -> RowState:
+        """Make one of numbers at hand."""
+        state = cls((values.shape[0], values.shape[1]), in_memory)
         state.write(0, values)
         return state
 
@@ -95,7 +96,10 @@ class RowState:
             self.write(rows.start, values[start : start + rows.stop - rows.start])
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
-        values = self.read(slice(0, self.shape[0]))
+        # What is on disk stays there: whoever writes it elsewhere goes through it piece by piece.
+        mapped = None if self.in_memory else mmap.mmap(self._file, 0, prot=mmap.PROT_READ)  # type: ignore[attr-defined]
+        values = self.read(slice(0, self.shape[0])) if mapped is None else np.frombuffer(mapped)
+        values = values.reshape(self.shape)
         return np.array(values, dtype=dtype) if copy or dtype is not None else values
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ import scipy.sparse
 from sklearn.exceptions import ConvergenceWarning
 
 import nysstream
-from nysstream import ElasticNet, Lasso, LogisticRegression, PoissonRegressor, Ridge, minimize
+from nysstream import ElasticNet, Lasso, LinearSVC, LogisticRegression, PoissonRegressor, Ridge, minimize
 from nysstream.errors import InputError, MemoryBudgetError, OrderWarning
 from nysstream.estimators.stochastic import STOCHASTIC
 from nysstream.features import Fourier
@@ -140,6 +140,18 @@ def test_sparse_rows_are_as_dense_ones(rng, solver):
     np.testing.assert_allclose(sparse.coef_, dense.coef_, rtol=1e-4)
 
 
+@pytest.mark.parametrize("solver", ["sketchysvrg", "sketchysaga"])
+def test_rows_beyond_their_margins_have_no_curvature_and_do_no_harm(solver):
+    rng = np.random.default_rng(0)
+    y = rng.choice([-1.0, 1.0], 400)
+    X = rng.standard_normal((400, 3)) * 0.1 + 3 * y[:, None]
+    reference = LinearSVC(C=1e6, tol=1e-8).fit(X, y)
+    model = quietly(LinearSVC(C=1e6, solver=solver, max_passes=40), X, y)
+    assert model.score(X, y) == 1.0
+    assert np.isfinite(model.coef_).all()
+    assert_as_good(model, reference, rtol=0.2)
+
+
 def test_features_and_other_losses(rng):
     X = rng.standard_normal((500, 3))
     y = rng.poisson(np.exp(np.sin(X[:, 0])))
@@ -205,6 +217,30 @@ def test_hybrid_hands_over_and_reaches_the_last_digits(data):
     assert "epoch" in names
     assert names[-1] == "certify"
     assert model.result_.stats["duality_gap"] <= 1e-10
+
+
+@pytest.mark.parametrize(
+    ("solver", "names"),
+    [
+        ("sketchysvrg", ["set-up", "epoch", "evaluate", "epoch", "evaluate"]),
+        ("sketchysaga", ["set-up", "epoch", "epoch", "epoch", "evaluate"]),
+        ("osgm", ["set-up", *["evaluate"] * 4]),
+    ],
+)
+def test_no_pass_evaluates_the_start(data, solver, names):
+    X, _, classes = data
+    for y in (classes > 1, classes):
+        model = quietly(LogisticRegression(solver=solver, max_passes=5, tol=0.0), X, y)
+        made = [record.name for record in model.result_.passes]
+        assert ["evaluate" if name == "certify" else name for name in made] == names
+
+
+def test_hybrid_does_not_evaluate_twice_where_it_changes_hands(data):
+    X, _, classes = data
+    model = LogisticRegression(solver="hybrid", tol=1e-10, max_passes=60).fit(X, classes > 1)
+    objectives = [tuple(record["objective"]) for record in model.result_.history]
+    evaluations = [record for record in model.result_.passes if record.name in ("evaluate", "certify")]
+    assert len(evaluations) <= len(set(objectives))
 
 
 def test_limits_warn_with_the_certificate(data):

@@ -72,6 +72,18 @@ def test_preconditioners_lower_the_condition(rng, kind):
     assert values.max() / values.min() < before / 10
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("l2", [0.0, 2.0])
+def test_rows_without_curvature_leave_the_diagonal(rng, kind, l2):
+    rows, R = sampled(rng.standard_normal((12, 20)))
+    V = rng.standard_normal((R.shape[1], 2))
+    found = SubsampledHessian(kind).build(rows, np.zeros(12), np.full(21, l2), rng)
+    with np.errstate(all="raise"):
+        step = found.metric(found.damping).inverse(V)
+    scale = l2 if l2 and kind != "identity" else 1.0
+    assert_close(step, V / scale, terms=1e6)
+
+
 def test_nystrom_of_full_rank_is_the_matrix(rng):
     rows, R = sampled(rng.standard_normal((100, 6)))
     part = SubsampledHessian("nystrom").build(rows, np.ones(100), np.zeros(7), rng)

@@ -45,6 +45,16 @@ def test_copies_hold_the_same_numbers(rng, in_memory):
     np.testing.assert_array_equal(np.asarray(pickle.loads(pickle.dumps(state))), np.asarray(state))
 
 
+def test_a_state_on_disk_is_seen_as_an_array_that_is_not_held(rng):
+    values = rng.standard_normal((7, 2))
+    state = RowState.of(values, in_memory=False)
+    seen = np.asarray(state)
+    assert not seen.flags.owndata
+    assert not seen.flags.writeable
+    del state  # its file is closed
+    np.testing.assert_array_equal(seen, values)
+
+
 def test_shapes_must_be_positive():
     with pytest.raises(InputError, match="at least one row"):
         RowState((0, 1))
