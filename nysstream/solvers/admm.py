@@ -151,7 +151,7 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
         W = regularizer.answer(W, Z)
         product = problem.multiply([W])[0] if W.any() else np.zeros((p, k))
         certified = problem.certify(W, product)
-        rho = ones * (self._penalty(problem) if self.penalty is None else self.penalty)
+        rho = ones * self.first_penalty(problem)
         # The dual variable for which Z would be a fixed point of the smooth step.
         U = np.zeros_like(Z) if start is None else regularizer.subgradient(problem.rhs - product) / rho
         return ADMMState(W, product, Z, U, rho, W, certified, np.inf * ones, np.inf * ones)
@@ -193,7 +193,10 @@ class ADMM(Solver[CompositeQuadratic, ADMMState]):
         """Count the reads of one more iteration."""
         return 0 if problem.exact else self.cg_steps
 
-    def _penalty(self, problem: CompositeQuadratic) -> float:
+    def first_penalty(self, problem: CompositeQuadratic) -> float:
+        """Give the penalty parameter to begin with."""
+        if self.penalty is not None:
+            return self.penalty
         diagonal, trace = problem.diagonal, problem.operator.trace()
         if diagonal is None and trace is not None:
             diagonal = trace / problem.operator.shape[0]

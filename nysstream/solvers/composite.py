@@ -88,6 +88,8 @@ class Curvature:
         Whether the operator is on all columns stacked, each with its intercept as one more coordinate.
     diagonal : float, optional
         About the mean of the operator's diagonal: the size of a penalty parameter.
+    there : ndarray, shape (p, 1), optional
+        Product of the operator with the coefficients at which it was made, where the same pass gave it.
     """
 
     operator: LinearOperator
@@ -95,6 +97,7 @@ class Curvature:
     exact: bool = False
     stacked: bool = False
     diagonal: float | None = None
+    there: Block | None = None
 
 
 class Smooth(Protocol):
@@ -144,6 +147,11 @@ class Composite:
     def objective(self, W: Block, loss: Vector) -> Vector:
         """Add the regularizer to losses at the same coefficients."""
         return loss + self._over_columns(self.regularizer.value(W), np.sum)
+
+    def floor(self, at: Evaluation) -> Vector:
+        """Give what no objective is below: every row's least loss, and the regularizer's least value."""
+        least = self.regularizer.conjugate(np.zeros_like(at.gradient))
+        return -at.conjugate[0] - self._over_columns(least, np.sum)
 
     def certify(self, W: Block, at: Evaluation) -> Certified:
         """Measure how good coefficients are, by what a pass told about them."""

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _PATIENCE = 4
 #: A model is solved to this fraction of what it is to gain.
 _FORCING = 0.1
-#: Measure below which the next evaluation is made in double precision.
+#: Measure below which the next evaluation is made in double precision; or ten times the tolerance, if that is
+#: more, so that the evaluation which meets it need not be repeated.
 _PRECISE = 1e-4
 #: Relative error of sums in single precision: objectives closer than this cannot be told apart.
 _SINGLE = 1e-5
@@ -48,8 +49,9 @@ class NewtonState:
         Being minimised; empty between two steps.
     inner : tuple
         One state of the inner solver per model.
-    penalties : tuple of ndarray
-        Penalty parameters that the last models ended with, which suit the next.
+    penalties : tuple of (ndarray, float)
+        Penalty parameters that the last models ended with, and those that ADMM would have begun with: their
+        ratios suit the next models.
     multiplier : ndarray, shape (m, k), optional
         Where the regularizer is one of m linear combinations, its subgradients that the last models ended
         with.
@@ -64,7 +66,7 @@ class NewtonState:
     certified: Certified
     models: tuple[CompositeQuadratic, ...] = ()
     inner: tuple[Any, ...] = ()
-    penalties: tuple[Vector, ...] = ()
+    penalties: tuple[tuple[Vector, float], ...] = ()
     multiplier: Block | None = None
     iterations: int = 0
     inner_iterations: int = 0
@@ -180,7 +182,9 @@ class ProximalNewton(Solver[Composite, NewtonState]):
         for i, curvature in enumerate(at.model):
             columns = np.arange(k) if shared else np.array([i])
             W, g = state.W[:, columns], gradient[:, columns]
-            product = curvature.operator.matmat(W) if W.any() else np.zeros_like(W)
+            product = curvature.there
+            if product is None:
+                product = curvature.operator.matmat(W) if W.any() else np.zeros_like(W)
             constant = at.loss[columns] - dots(g, W) + 0.5 * dots(W, product)
             preconditioner = curvature.preconditioner
             if isinstance(regularizer, Composed) and isinstance(preconditioner, ShiftedInverse):
@@ -227,7 +231,11 @@ class ProximalNewton(Solver[Composite, NewtonState]):
     def _begun(self, state: NewtonState, models: list[CompositeQuadratic], inner: list[Any]) -> NewtonState:
         """Begin to minimise models, with the penalty parameters that the last ones ended with."""
         if len(state.penalties) == len(inner):
-            inner = [part.with_penalty(rho) for part, rho in zip(inner, state.penalties, strict=True)]
+            found = zip(models, inner, state.penalties, strict=True)
+            inner = [
+                part.with_penalty(rho * (self.inner.first_penalty(model) / first))
+                for model, part, (rho, first) in found
+            ]
         return replace(state, models=tuple(models), inner=tuple(inner))
 
     def _inner_solver(self, problem: Composite, state: NewtonState) -> Solver[CompositeQuadratic, Any]:
@@ -269,8 +277,8 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             problem = replace(problem, regularizer=problem.regularizer.near(multiplier))
         before = problem.objective(state.W, at.loss)
         # Near the end, or where progress has ended, single precision is what is in the way.
-        precise = state.failures > 0 or float(state.certified.measure.max()) < _PRECISE
-        length = np.ones(W.shape[1])
+        precise = state.failures > 0 or float(state.certified.measure.max()) < max(_PRECISE, 10 * self.tol)
+        length = self._realistic(problem, state, before)
         for _ in range(8):
             V, b = state.W + length * D, state.intercept + length * full
             V = np.where(length == 1, W, V)
@@ -293,11 +301,28 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             certified=merged,
             models=(),
             inner=(),
-            penalties=tuple(part.rho for part in parts),
+            penalties=tuple(
+                (part.rho, self.inner.first_penalty(model))
+                for model, part in zip(state.models, parts, strict=bool(parts))
+            ),
             multiplier=multiplier,
             iterations=state.iterations + 1,
             failures=0 if improved else state.failures + 1,
         )
+
+    def _realistic(self, problem: Composite, state: NewtonState, before: Vector) -> Vector:
+        """Shorten steps whose models promise more than there is to gain: losses have least values.
+
+        Far from the minimum of an exponential loss a whole step may be a million times too long, and the
+        objective there beyond the largest number.
+        """
+        if problem.smooth.least_squares:
+            return np.ones_like(before)
+        after = np.hstack([part.certified.objective for part in state.inner])
+        promised = np.maximum(before - after, 0.0)
+        possible = before - problem.floor(state.at)
+        beyond = np.isfinite(possible) & (promised > possible)
+        return np.where(beyond, 0.5 * possible / np.where(beyond, promised, 1.0), 1.0)
 
     def _verify(self, problem: Composite, state: NewtonState) -> NewtonState:
         """Evaluate the best iterate again, in double precision."""

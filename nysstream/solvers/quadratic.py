@@ -96,6 +96,8 @@ class CompositeQuadratic:
     def multiply(self, points: list[Block], directions: list[Block] | None = None) -> list[Block]:
         """Multiply directions, and points, with A; the products come in that order, for one pass."""
         away = points if self.origin is None else [point - self.origin for point in points]
+        if not directions and self.there is not None and not any(point.any() for point in away):
+            return [self.there for _ in points]
         blocks = [*(directions or []), *away]
         product = self.operator.matmat(np.hstack(blocks))
         found = np.split(product, np.cumsum([block.shape[1] for block in blocks])[:-1], axis=1)
