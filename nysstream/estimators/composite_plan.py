@@ -227,8 +227,8 @@ def _needs(
     whole = method == "newton" and not coupled
     reductions: list[Reduction] = [LossSums(outcome, W, b, True, tuple(range(k)) if whole else ())]
     if rank:
-        test = np.broadcast_to(np.float64(0), (p, rank * k))
-        reductions.append(HessianProduct(outcome, W, b, test, np.repeat(np.arange(k), rank)))
+        test = np.broadcast_to(np.float64(0), (p, (rank + 1) * k))
+        reductions.append(HessianProduct(outcome, W, b, test, np.repeat(np.arange(k), rank + 1)))
     evaluate = pass_needs(shifted.with_precision("double"), *reductions)
     evaluate["solver"] = 24 * 8 * p * k
     if method == "admm" and not coupled:

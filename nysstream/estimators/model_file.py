@@ -202,12 +202,15 @@ def _build(group: zarr.Group, attributes: dict[str, Any], name: str) -> Any:
         message = f"the model {name} is of kind {attributes['kind']!r}; known here: {', '.join(kinds)}"
         raise InputError(message)
     estimator = kind()
-    settings = _restore(attributes["settings"])
     known = set(estimator.get_params(deep=False)) - _LEFT_OUT
-    for key, value in settings.items():
+    for key, value in attributes["settings"].items():
         if key not in known or not _is_plain(value):
             message = f"the model {name} has the setting {key}={value!r}, which {kind.__name__} does not take"
             raise InputError(message)
+    settings = {
+        key: dict(value["pairs"]) if isinstance(value, dict) else _restore(value)
+        for key, value in attributes["settings"].items()
+    }
     machine = "kernel" in attributes
     features: Any = None
     if not machine:
@@ -296,13 +299,23 @@ def _read(group: zarr.Group, key: str, name: str) -> NDArray[np.float64]:
 
 def _settings(estimator: Any) -> dict[str, Any]:
     """Collect the settings that are plain data."""
-    found = {
-        key: _plain(value) for key, value in estimator.get_params(deep=False).items() if key not in _LEFT_OUT
-    }
+    given = estimator.get_params(deep=False)
+    found = {key: _plain(_as_pairs(value)) for key, value in given.items() if key not in _LEFT_OUT}
     return {key: value for key, value in found.items() if _is_plain(value)}
 
 
+def _as_pairs(value: Any) -> Any:
+    """Turn a dict, such as weights of classes, into pairs: JSON has keys of text only."""
+    return {"pairs": [[key, number] for key, number in value.items()]} if isinstance(value, dict) else value
+
+
 def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        pairs = value.get("pairs")
+        return isinstance(pairs, list) and all(
+            isinstance(key, (bool, int, float, str)) and isinstance(number, (int, float))
+            for key, number in pairs
+        )
     if isinstance(value, list):
         return all(isinstance(item, (int, float)) or item in _NON_FINITE for item in value)
     return value is None or isinstance(value, (bool, int, float, str))

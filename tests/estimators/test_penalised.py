@@ -151,6 +151,28 @@ def test_generalised_linear_models(seed, solver, kind):
     assert model.score(problem.X, y, problem.weight) == pytest.approx(score, abs=1e-5)
 
 
+@pytest.mark.parametrize("solver", ["newton", "subsampled", "admm"])
+@pytest.mark.parametrize("kind", ["poisson", "gamma"])
+def test_steps_that_are_far_too_long_are_cut(solver, kind):
+    # At zero coefficients the curvature is a millionth of what it is at the minimum.
+    rng = np.random.default_rng(0)
+    X = np.column_stack([1 + 0.1 * rng.random(200), rng.standard_normal(200)])
+    mean = np.exp(0.3 * X[:, 1])
+    sign, model, y = {
+        "poisson": (1.0, ny.PoissonRegressor(), rng.poisson(1e6 * mean).astype(float)),
+        "gamma": (-1.0, ny.GammaRegressor(), 1e-6 * rng.gamma(2.0, mean)),
+    }[kind]
+    model.set_params(alpha=1e-3, fit_intercept=False, solver=solver, tol=1e-8).fit(
+        X, y
+    )  # warnings are errors
+    w = np.array([np.log(y.mean()), 0.0])
+    for _ in range(30):  # Newton's method from nearby
+        steep = np.exp(X @ w) if kind == "poisson" else y * np.exp(-X @ w)
+        gradient = X.T @ (sign * (steep - (y if kind == "poisson" else 1.0))) / len(y) + 1e-3 * w
+        w -= np.linalg.solve((X.T * steep) @ X / len(y) + 1e-3 * np.eye(2), gradient)
+    np.testing.assert_allclose(model.coef_, w, rtol=1e-3, atol=1e-3)
+
+
 def test_linear_svc_without_intercept_is_liblinear_s():
     problem = Problem(3)
     model = ny.LinearSVC(C=0.1, fit_intercept=False, tol=1e-9).fit(problem.X, problem.two, problem.weight)
@@ -216,6 +238,15 @@ def test_models_are_saved_and_loaded(model, tmp_path):
     loaded = ny.load(tmp_path / "model.zarr")
     np.testing.assert_array_equal(loaded.predict(problem.X), model.predict(problem.X))
     assert loaded.result_.stats == model.result_.stats
+
+
+@pytest.mark.parametrize("weights", [{"yes": 2.0, "no": 1.0}, {0: 1, 2: 2.5}, {1: 0.5}])
+def test_weights_of_classes_are_saved_with_the_model(weights, tmp_path):
+    problem = Problem(1)
+    y = problem.two if "yes" in weights else problem.three
+    model = ny.LogisticRegression(class_weight=weights).fit(problem.X, y)
+    model.save(tmp_path / "model.zarr")
+    assert ny.load(tmp_path / "model.zarr").class_weight == weights
 
 
 def test_a_limit_gives_the_best_point_and_its_gap():
