@@ -20,14 +20,14 @@ from nysstream.sources.bundle import nbytes_of, read_bundle, write_bundle
 from nysstream.sources.checking import reason
 from nysstream.sources.locations import local_path
 from nysstream.sources.staging import written_aside
-from nysstream.sources.writing import locate
+from nysstream.sources.targets import locate
 from nysstream.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-FORMAT, VERSION = "nysstream-checkpoint", 1
+FORMAT, VERSION = "nysstream-checkpoint", 2
 #: Bytes that may wait to be written.
 _WAITING = 256 << 20
 
@@ -107,6 +107,7 @@ class Checkpoint(Journal):
         self.every = every
         self._waiting: dict[str, tuple[str, Entry]] = {}
         self._waiting_bytes = 0
+        self._dropped: list[str] = []
         self._written = time.monotonic()
         self._lock = threading.RLock()  # kernel rows are evaluated by several threads
         self._n_jobs = 0
@@ -149,8 +150,16 @@ class Checkpoint(Journal):
         if due:
             self.flush()
 
+    def drop(self, key: str) -> None:
+        """Remove an entry, after what waits was written."""
+        with self._lock:
+            if self._waiting.pop(key, None) is None:
+                self._dropped.append(key)
+            if not self._waiting:
+                self.flush()
+
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits, and remove what was dropped."""
         with self._lock:
             while self._waiting:
                 key = next(iter(self._waiting))
@@ -158,6 +167,9 @@ class Checkpoint(Journal):
                 del self._waiting[key]
             self._waiting_bytes = 0
             self._written = time.monotonic()
+            while self._dropped:
+                self._remove(self._dropped[-1])
+                self._dropped.pop()
 
     def declare(self, facts: dict[str, Any]) -> None:
         """Compare with the job that the checkpoint is of."""
@@ -253,6 +265,15 @@ class Checkpoint(Journal):
                     write_bundle(str(partial), None, entry.arrays, entry.facts, name=name)
             else:
                 write_bundle(self._place, self._path(key), entry.arrays, entry.facts, name=name)
+        except Exception as error:
+            raise self._unwritable(error) from error
+
+    def _remove(self, key: str) -> None:
+        try:
+            if isinstance(self._place, Path):
+                shutil.rmtree(self._place / self._path(key), ignore_errors=True)
+            else:
+                sync(self._place.delete_dir(self._path(key)))
         except Exception as error:
             raise self._unwritable(error) from error
 

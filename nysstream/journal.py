@@ -45,6 +45,8 @@ class Journal(ABC):
         #: Entries that this run found and those that it made.
         self.n_recalled = self.n_kept = 0
         self._settled: dict[str, int] = {}
+        #: Key of the epoch that was run or recalled last.
+        self.newest_epoch: str | None = None
 
     @abstractmethod
     def recall(self, key: str) -> Entry | None:
@@ -53,6 +55,14 @@ class Journal(ABC):
     @abstractmethod
     def keep(self, key: str, name: str, entry: Entry) -> None:
         """Keep an entry; ``name`` is for people who look into the journal."""
+
+    @abstractmethod
+    def drop(self, key: str) -> None:
+        """Give an entry up, if there is one, as soon as all that was kept before outlasts this process."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """See to it that everything kept outlasts this process."""
 
     @abstractmethod
     def declare(self, facts: dict[str, Any]) -> None:

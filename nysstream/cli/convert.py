@@ -10,7 +10,7 @@ import typer
 from nysstream.cli.opening import open_beside
 from nysstream.cli.printing import by, print_json, print_table, two_columns
 from nysstream.cli.progress import ProgressLine
-from nysstream.cli.running import CONVERGED, command
+from nysstream.cli.running import CONVERGED, checkpointed, command
 from nysstream.errors import InputError
 from nysstream.sources import converting
 from nysstream.sources.listing import sequential_format
@@ -85,9 +85,15 @@ def convert(
     memory: Memory = "1GiB",
     overwrite: bool,
     json: bool,
+    checkpoint: str | None,
+    checkpoint_every: float | None,
+    resume: bool,
 ) -> int:
     """Write rows from any format as row-chunked Zarr, which streams fastest, as arrays x, y and weight."""
-    with ProgressLine() as line:
+    with (
+        checkpointed(checkpoint, checkpoint_every, resume=resume, overwrite=overwrite) as outputs,
+        ProgressLine() as line,
+    ):
         written = converting.convert(
             source,
             destination,
@@ -100,11 +106,12 @@ def convert(
             checksum=checksum,
             shuffle=shuffle,
             dense=dense,
-            overwrite=overwrite,
+            overwrite=outputs.replaceable(destination),
             memory=memory,
             progress=(lambda done, total: line.rows("converting", done, total)) if line.shown else None,
             **reading(source, data, columns, format, delimiter, no_header=no_header, n_features=n_features),
         )
+        outputs.written(destination)
     record = {
         "store": written.target,
         "n_rows": written.n_rows,

@@ -17,8 +17,8 @@ from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, STOPPED, checkpointed, command, scheduled
 from nysstream.report import summary_table, wording, write_report
 from nysstream.sources.staging import refuse_existing
+from nysstream.sources.targets import check_target
 from nysstream.sources.verifying import verify as verify_rows
-from nysstream.sources.writing import check_target
 
 fit = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Fit a model to data on disk.")
 

@@ -14,7 +14,8 @@ import pyarrow.csv
 
 from nysstream.errors import InputError
 from nysstream.sources.layout import Layout
-from nysstream.sources.writing import RowWriter, check_target
+from nysstream.sources.targets import check_target
+from nysstream.sources.writing import RowWriter
 
 if TYPE_CHECKING:
     import os

@@ -15,7 +15,7 @@ from nysstream.cli.running import CONVERGED, command, scheduled
 from nysstream.errors import InputError
 from nysstream.estimators.model_file import load
 from nysstream.report import wording
-from nysstream.sources.writing import check_target
+from nysstream.sources.targets import check_target
 from nysstream.trace import Trace, tracing
 
 Proba = Annotated[bool, typer.Option("--proba", help="Write the probability of each class, not labels.")]

@@ -13,7 +13,7 @@ import typer
 from nysstream.cli.opening import open_beside, open_rows
 from nysstream.cli.printing import print_json, print_table, two_columns
 from nysstream.cli.progress import ProgressLine
-from nysstream.cli.running import CONVERGED, command, scheduled
+from nysstream.cli.running import CONVERGED, checkpointed, command, scheduled
 from nysstream.errors import InputError
 from nysstream.estimators.kept_problem import set_up_kept
 from nysstream.estimators.planning import plan_fit
@@ -21,7 +21,7 @@ from nysstream.features import Identity, parse
 from nysstream.report import wording
 from nysstream.sketching.origin import Origin
 from nysstream.sketching.sketch_file import save
-from nysstream.sources.writing import check_target
+from nysstream.sources.targets import check_target
 from nysstream.streaming import DesignMatrix
 from nysstream.trace import Trace, tracing
 
@@ -64,6 +64,9 @@ def sketch(
     ] = None,
     overwrite: bool,
     json: bool,
+    checkpoint: str | None,
+    checkpoint_every: float | None,
+    resume: bool,
 ) -> int:
     """Approximate the Gram matrix of the rows in one pass, and say how hard it will be to solve with.
 
@@ -80,49 +83,66 @@ def sketch(
     if precision not in ("single", "double"):
         message = f"--precision {precision} is not known: use single or double"
         raise InputError(message)
-    if out is not None:
-        check_target(out, overwrite=overwrite)
-    with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
-        X = open_rows(store, data, rows, missing_chunks)
-        w = None if weight is None else open_beside(store, weight, rows, missing_chunks)
-        feature_map = Identity() if features is None else parse(features)
-        double: Any = precision
-        design = DesignMatrix(X, None, w, features=feature_map, precision=double, device=device)
-        with tracing(Trace(listener=line.passes if line.shown else None)) as trace:
-            if feature_map.needs_sample:
-                feature_map = feature_map.fit(design.sample_rows())
-                design = dataclasses.replace(design, features=feature_map)
-            plan = plan_fit(design, memory=memory, rank=rank, n_systems=1, method="nystrom", keep=True)
-            problem, kept = set_up_kept(
-                plan,
-                None,
-                slice(0, design.shape[0]),
-                alone=False,
-                center=fit_intercept,
-                standardize=standardize,
-                seed=random_state,
-                shifts=np.zeros(1),  # keeps the rank that was asked for
-                rank=rank,
-                start=None,
-            )
-    nystrom = problem.nystrom
-    assert nystrom is not None
-    record = _record(nystrom, alphas, tol) | {
-        "n_rows": design.shape[0],
-        "n_features": design.shape[1],
-        "passes": len(trace.passes),
-        "bytes_read": trace.total.bytes_read + trace.sampled_bytes,
-        "seconds": trace.seconds,
-        "peak_bytes": trace.peak_bytes,
-        "memory_limit_bytes": plan.budget.limit,
-        "sketch": out,
-    }
-    if out is not None:
-        kept.origin = Origin.of(plan.design)
-        shown = {key: value for key, value in record.items() if key not in ("values", "sketch")}
-        settings = {"standardize": standardize, "center": fit_intercept, "store": X.name}
-        arrays = {"vectors": nystrom.vectors, "values": nystrom.values}
-        save(kept, out, overwrite=overwrite, arrays=arrays, attributes=shown | settings)
+    with checkpointed(checkpoint, checkpoint_every, resume=resume, overwrite=overwrite) as outputs:
+        if out is not None:
+            check_target(out, overwrite=outputs.replaceable(out))
+        with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
+            X = open_rows(store, data, rows, missing_chunks)
+            w = None if weight is None else open_beside(store, weight, rows, missing_chunks)
+            if outputs.journal is not None:
+                outputs.journal.declare(
+                    {
+                        "X": X.fingerprint,
+                        "sample_weight": None if w is None else w.fingerprint,
+                        "features": features,
+                        "rank": rank,
+                        "standardize": standardize,
+                        "fit_intercept": fit_intercept,
+                        "precision": precision,
+                        "random_state": random_state,
+                    }
+                )
+            feature_map = Identity() if features is None else parse(features)
+            double: Any = precision
+            design = DesignMatrix(X, None, w, features=feature_map, precision=double, device=device)
+            with tracing(Trace(listener=line.passes if line.shown else None)) as trace:
+                if feature_map.needs_sample:
+                    feature_map = feature_map.fit(design.sample_rows())
+                    design = dataclasses.replace(design, features=feature_map)
+                plan = plan_fit(design, memory=memory, rank=rank, n_systems=1, method="nystrom", keep=True)
+                problem, kept = set_up_kept(
+                    plan,
+                    None,
+                    slice(0, design.shape[0]),
+                    alone=False,
+                    center=fit_intercept,
+                    standardize=standardize,
+                    seed=random_state,
+                    shifts=np.zeros(1),  # keeps the rank that was asked for
+                    rank=rank,
+                    start=None,
+                )
+        nystrom = problem.nystrom
+        assert nystrom is not None
+        record = _record(nystrom, alphas, tol) | {
+            "n_rows": design.shape[0],
+            "n_features": design.shape[1],
+            "passes": len(trace.passes),
+            "passes_recalled": trace.n_recalled,
+            "bytes_read": trace.total.bytes_read + trace.sampled_bytes,
+            "seconds": trace.seconds,
+            "peak_bytes": trace.peak_bytes,
+            "memory_limit_bytes": plan.budget.limit,
+            "sketch": out,
+        }
+        if out is not None:
+            kept.origin = Origin.of(plan.design)
+            shown = {key: value for key, value in record.items() if key not in ("values", "sketch")}
+            settings = {"standardize": standardize, "center": fit_intercept, "store": X.name}
+            arrays = {"vectors": nystrom.vectors, "values": nystrom.values}
+            replace = outputs.replaceable(out)
+            save(kept, out, overwrite=replace, arrays=arrays, attributes=shown | settings)
+        outputs.written(out)
     if json:
         print_json(record)
     else:

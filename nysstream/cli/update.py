@@ -17,7 +17,7 @@ from nysstream.cli.running import CONVERGED, STOPPED, checkpointed, command, sch
 from nysstream.estimators.updating import update as update_model
 from nysstream.report import summary_table, write_report
 from nysstream.sources.staging import refuse_existing
-from nysstream.sources.writing import check_target
+from nysstream.sources.targets import check_target
 
 
 @command

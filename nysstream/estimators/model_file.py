@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from sklearn.base import ClassifierMixin
 
 from nysstream.errors import InputError, NysstreamError, SourceError
 from nysstream.estimators.results import FitResult
@@ -18,15 +17,13 @@ from nysstream.features import from_json, to_json
 from nysstream.sketching.approximation import Certificate
 from nysstream.sketching.nystrom_sketch import NystromSketch
 from nysstream.sketching.sketch_file import read_sums, write_sums
-from nysstream.sources.staging import written_aside
-from nysstream.sources.writing import check_target, locate
-from nysstream.sources.zarr_store import open_store
+from nysstream.sources.groups import GroupFormat
 from nysstream.trace import Cost, PassRecord
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT, VERSION = "nysstream-model", 1
+MODEL = GroupFormat("model", "nysstream-model", 1, "save(path) and `nysstream fit --out`")
 #: Settings of the machine a model was fitted on, and what is no data: they stay behind.
 _LEFT_OUT = {"memory", "device", "callback", "features"}
 #: Readings of a model that is being replaced.
@@ -64,11 +61,8 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
     they belong to the machine, not to the model. Coefficients come back bit by bit. What a model keeps
     for :func:`nysstream.update` is one more array, ``statistics``.
     """
-    check_target(path, overwrite=overwrite)
     result: FitResult = estimator.result_
     attributes: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
         "kind": type(estimator).__name__,
         "settings": _settings(estimator),
         "n_features_in": int(estimator.n_features_in_),
@@ -91,26 +85,14 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
         attributes["target_mean"] = _plain(estimator.target_mean_)
     if result.spectrum is not None:
         arrays["spectrum"] = result.spectrum
-    name, place = locate(path)
-    try:
-        with ExitStack() as stack:
-            store: Any = place
-            if isinstance(place, Path):
-                store = stack.enter_context(written_aside(place, overwrite=overwrite))
-            group = zarr.create_group(store, zarr_format=3, overwrite=True)
-            for key, values in arrays.items():
-                data = np.ascontiguousarray(values, np.float64).reshape(np.shape(values))
-                group.create_array(
-                    key, data=data, chunks=data.shape, compressors=None, config={"write_empty_chunks": True}
-                )
-            if getattr(estimator, "keep_statistics", False) and hasattr(estimator, "statistics_"):
-                write_sums(store, estimator.statistics_)
-            group.update_attributes(attributes)  # last: before it, this is no model
-    except NysstreamError:
-        raise
-    except OSError as error:
-        message = f"cannot write the model {name}: {error.strerror or error}"
-        raise SourceError(message) from error
+    with MODEL.writing(path, attributes, overwrite=overwrite) as group:
+        for key, values in arrays.items():
+            data = np.ascontiguousarray(values, np.float64).reshape(np.shape(values))
+            group.create_array(
+                key, data=data, chunks=data.shape, compressors=None, config={"write_empty_chunks": True}
+            )
+        if getattr(estimator, "keep_statistics", False) and hasattr(estimator, "statistics_"):
+            write_sums(group, estimator.statistics_)
 
 
 def load(path: str | os.PathLike[str], *, statistics: bool = False) -> Any:
@@ -142,43 +124,21 @@ def load(path: str | os.PathLike[str], *, statistics: bool = False) -> Any:
     """
     name = os.fspath(path)
     for _ in range(_ATTEMPTS):
-        group, attributes = _open(name)
+        group, attributes = MODEL.open(name)
         estimator = error = None
         try:
             estimator = _checked(group, attributes, name, statistics)
         except NysstreamError as damage:
             error = damage
-        if _open(name)[1] == attributes:  # else it was replaced meanwhile, and this may be half of each
+        if MODEL.open(name)[1] == attributes:  # else it was replaced meanwhile, and this may be half of each
             break
     if error is not None:
         raise error
     return estimator
 
 
-def _open(name: str) -> tuple[zarr.Group, dict[str, Any]]:
-    try:
-        group = zarr.open_group(open_store(name), mode="r", use_consolidated=False)
-        return group, dict(group.attrs)
-    except NysstreamError:
-        raise
-    except FileNotFoundError as error:
-        message = f"{name} holds no Zarr group: check the path, or whether writing it was finished"
-        raise SourceError(message) from error
-    except Exception as error:  # each kind of damage has errors of its own
-        message = f"the model {name} cannot be opened: {type(error).__name__}: {error}"
-        raise SourceError(message) from error
-
-
 def _checked(group: zarr.Group, attributes: dict[str, Any], name: str, statistics: bool) -> Any:
-    if attributes.get("format") != FORMAT:
-        message = f"{name} is no model of nysstream, as save(path) and `nysstream fit --out` write them"
-        raise InputError(message)
-    if attributes.get("version") != VERSION:
-        message = (
-            f"the model {name} has format version {attributes.get('version')!r}, this nysstream reads "
-            f"{VERSION}: upgrade nysstream"
-        )
-        raise InputError(message)
+    MODEL.check(attributes, name)
     try:
         estimator = _build(group, attributes, name)
     except NysstreamError:
@@ -253,7 +213,7 @@ def _build(group: zarr.Group, attributes: dict[str, Any], name: str) -> Any:
     if estimator.target_mean_.shape != (coef.size // p,):
         message = f"the model {name} is damaged: its target_mean does not fit its coef; fit it again"
         raise InputError(message)
-    if hasattr(type(estimator), "classes_") or "classes_" in _annotated(estimator):
+    if isinstance(estimator, ClassifierMixin):
         estimator.classes_ = _labels(attributes["classes"], coef)
     for key in _chosen_names(estimator):
         setattr(estimator, key, _numbers(_restore(attributes["chosen"][key])))
@@ -326,16 +286,13 @@ def _chosen_names(estimator: Any) -> tuple[str, ...]:
     return tuple(getattr(type(estimator), "chosen", ()))
 
 
-def _annotated(estimator: Any) -> set[str]:
-    """Name the attributes that the estimator's classes declare."""
-    return {name for kind in type(estimator).__mro__ for name in vars(kind).get("__annotations__", {})}
-
-
 def _labels(values: Any, coef: NDArray[np.float64]) -> NDArray[Any]:
     """Turn a list of labels of one kind into an array, which must go with the coefficients."""
     kinds = {type(value) for value in values}
     n_rows = 1 if coef.ndim == 1 else coef.shape[0]
-    if len(kinds) != 1 or not kinds <= {str, int, float, bool} or len(values) != max(2, n_rows):
+    c = len(values)
+    fits = c == max(2, n_rows) or c * (c - 1) // 2 == n_rows  # a row for each class, or for each pair
+    if len(kinds) != 1 or not kinds <= {str, int, float, bool} or not fits:
         message = f"its classes {values!r} do not fit its {n_rows} rows of coefficients"
         raise ValueError(message)
     return np.array(values)

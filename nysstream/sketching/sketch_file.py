@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse
 import zarr
 
-from nysstream.errors import InputError, NysstreamError, SourceError
+from nysstream.errors import InputError, SourceError
 from nysstream.features import from_json, to_json
 from nysstream.sketching.origin import Origin
 from nysstream.sketching.reservoir import Reservoir
@@ -19,9 +17,7 @@ from nysstream.sketching.sums import Sums
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.sources.bundle import read_bundle, write_bundle
 from nysstream.sources.checking import reason
-from nysstream.sources.staging import written_aside
-from nysstream.sources.writing import check_target, locate
-from nysstream.sources.zarr_store import open_store
+from nysstream.sources.groups import GroupFormat
 from nysstream.streaming.kept_sums import KeptSetUp
 from nysstream.streaming.panels import panel_edges
 
@@ -32,7 +28,7 @@ if TYPE_CHECKING:
 
     S = TypeVar("S", bound=NystromSketch)
 
-FORMAT, VERSION = "nysstream-sketch", 2
+SKETCH = GroupFormat("sketch", "nysstream-sketch", 2, "NystromSketch.save(path) and `nysstream sketch --out`")
 #: The array that holds all sums, in a sketch and in a model that keeps them.
 BUNDLE = "statistics"
 
@@ -59,61 +55,29 @@ def save(
     attributes : mapping, optional
         Further JSON attributes.
     """
-    check_target(path, overwrite=overwrite)
-    name, place = locate(path)
-    try:
-        with ExitStack() as stack:
-            store: Any = place
-            if isinstance(place, Path):
-                store = stack.enter_context(written_aside(place, overwrite=overwrite))
-            group = zarr.create_group(store, zarr_format=3, overwrite=True)
-            for key, values in (arrays or {}).items():
-                data = np.ascontiguousarray(values, np.float64)
-                chunks = tuple(max(1, extent) for extent in data.shape)
-                group.create_array(key, data=data, chunks=chunks, config={"write_empty_chunks": True})
-            write_sums(store, sketch)
-            # Last: before it, this is no sketch.
-            group.update_attributes({"format": FORMAT, "version": VERSION, **(attributes or {})})
-    except NysstreamError:
-        raise
-    except OSError as error:
-        message = f"cannot write the sketch {name}: {error.strerror or error}"
-        raise SourceError(message) from error
+    with SKETCH.writing(path, attributes or {}, overwrite=overwrite) as group:
+        for key, values in (arrays or {}).items():
+            data = np.ascontiguousarray(values, np.float64)
+            chunks = tuple(max(1, extent) for extent in data.shape)
+            group.create_array(key, data=data, chunks=chunks, config={"write_empty_chunks": True})
+        write_sums(group, sketch)
 
 
 def load(path: str | os.PathLike[str], kind: type[S]) -> S:
     """Read a sketch that was saved."""
     name = os.fspath(path)
-    try:
-        group = zarr.open_group(open_store(name), mode="r", use_consolidated=False)
-        attributes = dict(group.attrs)
-    except NysstreamError:
-        raise
-    except FileNotFoundError as error:
-        message = f"{name} holds no Zarr group: check the path, or whether writing it was finished"
-        raise SourceError(message) from error
-    except Exception as error:  # each kind of damage has errors of its own
-        message = f"the sketch {name} cannot be opened: {reason(error)}"
-        raise SourceError(message) from error
-    if attributes.get("format") != FORMAT:
-        message = f"{name} is no sketch, as NystromSketch.save(path) and `nysstream sketch --out` write them"
-        raise InputError(message)
-    if attributes.get("version") != VERSION:
-        message = (
-            f"the sketch {name} has format version {attributes.get('version')!r}, this nysstream reads "
-            f"{VERSION}: make it again, or upgrade nysstream"
-        )
-        raise InputError(message)
+    group, attributes = SKETCH.open(name)
+    SKETCH.check(attributes, name)
     return read_sums(group, f"the sketch {name}", kind)
 
 
-def write_sums(store: Any, sketch: NystromSketch) -> None:
+def write_sums(group: zarr.Group, sketch: NystromSketch) -> None:
     """Write the sums of a sketch as an array of a group.
 
     Parameters
     ----------
-    store : store, or path of a local one
-        Holds the group at its root.
+    group : zarr.Group
+        The root of its store.
     sketch : NystromSketch
     """
     sums = sketch.sums
@@ -145,7 +109,7 @@ def write_sums(store: Any, sketch: NystromSketch) -> None:
     if sample is not None:
         arrays |= {"sample": sample.X, "sample weight": sample.weight}
         facts["sample_rows"] = sample.n_rows
-    write_bundle(store, BUNDLE, arrays, facts, name="sums of a set-up pass")
+    write_bundle(group.store, BUNDLE, arrays, facts, name="sums of a set-up pass")
 
 
 def read_sums(group: zarr.Group, name: str, kind: type[S]) -> S:

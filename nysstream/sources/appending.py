@@ -5,21 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import zarr
-
-from nysstream.errors import InputError, NysstreamError, SourceError
-from nysstream.sources.checking import reason
+from nysstream.errors import InputError
 from nysstream.sources.layout import Layout
 from nysstream.sources.locking import sole_writer
-from nysstream.sources.writing import RowWriter, locate
-from nysstream.sources.zarr_members import unfinished_ignored
+from nysstream.sources.targets import locate, open_arrays
+from nysstream.sources.writing import RowWriter
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
     from contextlib import ExitStack
 
-    from numpy.typing import NDArray
+    import zarr
     from zarr.abc.store import Store
 
 
@@ -59,41 +56,22 @@ class RowAppender(RowWriter):
 
     def __init__(self, target: str | os.PathLike[str] | Store, *, start: int | None = None) -> None:
         name, place = locate(target)
-        arrays, _ = _open(name, place)
+        arrays, _ = open_arrays(name, place)
         layouts = {key: _layout(array) for key, array in arrays.items()}
         chunk_rows = {array.chunks[0] for array in arrays.values()}
         if len(chunk_rows) != 1 or any(_splits_rows(array) for array in arrays.values()):
             message = f"{name}: chunks must be runs of whole rows, alike in all arrays; convert it first"
             raise InputError(message)
-        super().__init__(target, layouts.get("", layouts), chunk_rows=chunk_rows.pop())
-        self._start = start
+        super().__init__(target, layouts.get("", layouts), chunk_rows=chunk_rows.pop(), start=start)
 
-    def _enter_place(self, stack: ExitStack) -> Store | Path:
+    def _enter_place(self, stack: ExitStack) -> tuple[Store | Path, int | None]:
         if self._start is None:
             stack.enter_context(sole_writer(self.name, self._place))
         # What another process committed meanwhile counts.
-        self._arrays, committed = _open(self.name, self._place)
-        self.rows_appended = committed if self._start is None else self._start
-        self._capacity = min(array.shape[0] for array in self._arrays.values())
-        if self.rows_appended > self._capacity:
-            message = (
-                f"{self.name} publishes committed_rows = {self.rows_appended} but has {self._capacity} rows: "
-                "the store is damaged, write it again"
-            )
-            raise SourceError(message)
-        self._filled = self.rows_appended % self.chunk_rows
+        self._arrays, committed = open_arrays(self.name, self._place)
         if isinstance(self._place, Path):
             remove_leftovers(self._place, self._arrays)
-        if "" not in self.layouts:
-            self._group = zarr.open_group(self._place, mode="r+", use_consolidated=False)
-        return self._place
-
-    def _first_slot(self) -> dict[str, NDArray[Any]]:
-        slot = self._new_slot()
-        start = self.rows_appended - self._filled
-        for name, array in self._arrays.items():
-            slot[name][: self._filled] = array[start : self.rows_appended]
-        return slot
+        return self._place, committed if self._start is None else self._start
 
 
 def remove_leftovers(place: Path, names: Iterable[str]) -> None:
@@ -101,25 +79,6 @@ def remove_leftovers(place: Path, names: Iterable[str]) -> None:
     for name in {"", *names}:
         for path in (place / name).glob("*.partial"):
             path.unlink(missing_ok=True)
-
-
-def _open(name: str, place: Store | Path) -> tuple[dict[str, zarr.Array[Any]], int]:
-    try:
-        node = zarr.open(place, mode="r+")
-        with unfinished_ignored():
-            arrays = {"": node} if isinstance(node, zarr.Array) else dict(node.arrays())
-        committed = node.attrs.get("committed_rows")
-    except NysstreamError:
-        raise
-    except Exception as error:  # each kind of damage has errors of its own
-        message = f"cannot open {name} to append to it: {reason(error)}"
-        raise SourceError(message) from error
-    if not arrays or not isinstance(committed, int) or isinstance(committed, bool) or committed < 0:
-        message = (
-            f"{name} does not publish committed_rows, so which rows are complete is unknown; convert it first"
-        )
-        raise InputError(message)
-    return arrays, committed
 
 
 def _layout(array: zarr.Array[Any]) -> Layout:

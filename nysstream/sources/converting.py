@@ -12,7 +12,9 @@ import numpy as np
 from zarr.abc.store import Store
 
 from nysstream.errors import InputError
+from nysstream.journal import current_journal
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.sources.continuing import continued, without_first
 from nysstream.sources.csr_converting import as_sparse, write_sparse
 from nysstream.sources.csr_hdf5 import is_hdf5_name
 from nysstream.sources.layout import Layout, default_chunk_rows, storable_dtype
@@ -20,13 +22,15 @@ from nysstream.sources.libsvm import LIBSVM
 from nysstream.sources.sequential import open_stream
 from nysstream.sources.shuffling import shuffled
 from nysstream.sources.stream import check_finite
-from nysstream.sources.writing import RowWriter, check_target, locate, write_threads
+from nysstream.sources.targets import check_target, locate
+from nysstream.sources.writing import RowWriter, write_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from numpy.typing import DTypeLike
 
+    from nysstream.sources.continuing import Continued
     from nysstream.sources.stream import Blocks, RowStream
 
 BLOCK_BYTES = 8 << 20
@@ -146,8 +150,13 @@ def convert(
     Cost: one pass over the source (two readings of LIBSVM text), one writing; a shuffle writes and
     reads the rows once more. Memory does not grow with n, except that a ``.npz`` file which is not
     stored by rows is ordered in memory.
+
+    Within :func:`nysstream.checkpointing` a run that was cut short is gone on with: rows that were
+    written are not written again, and of stored arrays not read again. Text, and rows to be
+    shuffled, are read from the beginning.
     """
-    check_target(path, overwrite=overwrite)
+    if current_journal() is None:
+        check_target(path, overwrite=overwrite)
     limit = parse_memory(memory)
     if shuffle is not None and (isinstance(shuffle, bool) or shuffle < 0):
         message = f"shuffle={shuffle}: give a non-negative seed, or None to keep the order"
@@ -163,6 +172,12 @@ def convert(
     if n_rows == 0:
         message = f"{stream.name} holds no rows to convert"
         raise InputError(message)
+    writing: dict[str, Any] = {
+        "chunk_rows": chunk_rows,
+        "codec": codec,
+        "checksum": checksum,
+        "overwrite": overwrite,
+    }
     if sparse is not None:
         if shuffle is not None:
             message = (
@@ -173,36 +188,25 @@ def convert(
         if dtype is None and isinstance(stream, LIBSVM):
             stream.scan()
             layouts["x"] = replace(layouts["x"], dtype=np.dtype(np.float32 if stream.narrow else np.float64))
-        written = write_sparse(
-            sparse,
-            path,
-            layouts,
-            (start, stop),
-            limit=limit,
-            chunk_rows=chunk_rows,
-            progress=progress,
-            codec=codec,
-            checksum=checksum,
-            overwrite=overwrite,
-        )
-        return Conversion(written.name, written.rows_appended, layouts, written.chunk_rows, written.nnz)
-    if not isinstance(path, Store) and is_hdf5_name(path):
+    elif not isinstance(path, Store) and is_hdf5_name(path):
         message = f"{os.fspath(path)}: dense rows are written as Zarr; choose another name, such as x.zarr"
         raise InputError(message)
+    begun = _begun(stream, path, layouts, (start, stop), writing, shuffle=shuffle, sparse=sparse is not None)
+    if begun is not None and begun.done:
+        counts, name = begun.counts, locate(path)[0]
+        return Conversion(name, counts["rows"], layouts, counts["chunk_rows"], counts.get("entries"))
+    writing["continued"] = begun
+    if sparse is not None:
+        written = write_sparse(
+            sparse, path, layouts, (start, stop), limit=limit, progress=progress, **writing
+        )
+        return Conversion(written.name, written.rows_appended, layouts, written.chunk_rows, written.nnz)
     block_rows, shuffle_bytes = plan_blocks(stream, layouts, chunk_rows, limit, shuffle is not None)
     with ExitStack() as stack:
-        writer = stack.enter_context(
-            RowWriter(
-                path,
-                layouts,
-                n_rows=n_rows,
-                chunk_rows=chunk_rows,
-                codec=codec,
-                checksum=checksum,
-                overwrite=overwrite,
-            )
-        )
-        blocks = stack.enter_context(closing(checked_blocks(stream, layouts, block_rows, start, stop)))
+        done = 0 if begun is None else begun.rows
+        writer = stack.enter_context(RowWriter(path, layouts, n_rows=n_rows, **writing))
+        first = start if shuffle is not None else start + done
+        blocks = stack.enter_context(closing(checked_blocks(stream, layouts, block_rows, first, stop)))
         if shuffle is not None:
             place = locate(path)[1]
             scratch = place.parent if isinstance(place, Path) else None
@@ -213,7 +217,7 @@ def convert(
                     )
                 )
             )
-        for block in blocks:
+        for block in blocks if shuffle is None else without_first(blocks, done):
             writer.append(**block)
             if progress is not None:
                 progress(writer.rows_appended, n_rows)
@@ -221,6 +225,28 @@ def convert(
             message = f"{stream.name} holds no rows to convert"
             raise InputError(message)
     return Conversion(writer.name, writer.rows_appended, layouts, writer.chunk_rows)
+
+
+def _begun(
+    stream: RowStream,
+    path: Any,
+    layouts: dict[str, Layout],
+    run: tuple[int, int | None],
+    writing: dict[str, Any],
+    **settings: Any,
+) -> Continued | None:
+    """Say how far an earlier run of the job has come, if it keeps a checkpoint."""
+    if current_journal() is None:
+        return None
+    if not isinstance(path, Store) and is_hdf5_name(path):
+        message = (
+            f"{os.fspath(path)}: an HDF5 file cannot be gone on with after a crash: keep no checkpoint, or "
+            "write Zarr"
+        )
+        raise InputError(message)
+    arrays = {name: str(layout) for name, layout in layouts.items()}
+    settings |= {key: value for key, value in writing.items() if key != "overwrite"}
+    return continued(path, {"source": stream.fingerprint, "rows": list(run), "arrays": arrays, **settings})
 
 
 def _run_of_rows(stream: RowStream, rows: slice | None) -> tuple[int, int | None]:
@@ -275,7 +301,7 @@ def checked_blocks(
     stream: RowStream, layouts: dict[str, Layout], block_rows: int, start: int, stop: int | None
 ) -> Generator[Blocks]:
     """Yield the rows ``start:stop`` in the dtypes to be stored, all of them finite."""
-    first = 0
+    first = stream.begin_at(start)
     for block in stream.blocks(block_rows):
         n = len(block["x"])
         run = slice(max(0, start - first), n if stop is None else max(0, min(n, stop - first)))

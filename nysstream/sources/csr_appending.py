@@ -14,7 +14,7 @@ from nysstream.sources.csr_groups import PARTS, declared_shape, sparse_encoding
 from nysstream.sources.csr_writing import CSRWriter, inside
 from nysstream.sources.layout import Layout
 from nysstream.sources.locking import sole_writer
-from nysstream.sources.writing import locate
+from nysstream.sources.targets import locate
 from nysstream.sources.zarr_members import unfinished_ignored
 
 if TYPE_CHECKING:

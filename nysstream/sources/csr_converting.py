@@ -95,8 +95,10 @@ def write_sparse(
     _check_memory(stream, layouts, chunk_rows or CHUNK_ROWS, limit)
     others = {name: layout for name, layout in layouts.items() if name != "x"}
     total = None if run[1] is None else run[1] - run[0]
+    begun = options.get("continued")
+    left = (run[0] + (begun.rows if begun is not None else 0), run[1])
     with CSRWriter(path, layouts["x"], others, chunk_rows=chunk_rows, **options) as writer:
-        for x, companions in checked_sparse_blocks(stream, layouts, run):
+        for x, companions in checked_sparse_blocks(stream, layouts, left):
             writer.append(x, **companions)
             if progress is not None:
                 progress(writer.rows_appended, total)
@@ -122,7 +124,8 @@ def checked_sparse_blocks(
     stream: SparseStream, layouts: dict[str, Layout], run: tuple[int, int | None]
 ) -> Iterator[SparseBlock]:
     """Yield the rows of a run in the dtypes to be stored, all of them finite."""
-    first, (start, stop) = 0, run
+    start, stop = run
+    first = stream.begin_at(start)
     for x, companions in stream.sparse_blocks(BLOCK_ENTRIES):
         n = x.shape[0]
         rows = slice(max(0, start - first), n if stop is None else max(0, min(n, stop - first)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from nysstream.sources.checking import numeric_matrix
 from nysstream.sources.csr_checking import check_indices, check_pointers, csr_rows
 from nysstream.sources.csr_groups import PARTS
 from nysstream.sources.csr_streams import SparseStream, companions
+from nysstream.sources.fingerprint import fingerprint_of_files
 from nysstream.sources.layout import Layout
 
 if TYPE_CHECKING:
@@ -83,6 +85,12 @@ class NpzCSR(SparseStream):
                 raise InputError(message)
             self.layouts[name] = Layout(source.shape[1], source.dtype, vector=source.vector)
             self.scratch_bytes += source.decode_bytes
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the file, and of what goes with it."""
+        others = (source.fingerprint for source in self._others.values())
+        return " ".join([fingerprint_of_files([Path(self.name)]), *others])
 
     def sparse_blocks(self, block_entries: int) -> Iterator[SparseBlock]:
         """Yield runs of rows; longer rows than ``block_entries`` come whole."""

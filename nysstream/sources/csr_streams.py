@@ -67,14 +67,23 @@ class StoredRows(SparseStream):
     def __init__(self, stream: SourceStream) -> None:
         self.name, self.layouts, self.n_rows = stream.name, stream.layouts, stream.n_rows
         self.scratch_bytes, self.resident_bytes = stream.scratch_bytes, stream.resident_bytes
-        self._sources = stream.sources
+        self._stream, self._sources = stream, stream.sources
         x = self._sources["x"]
         self.row_entries = x.row_bytes / (x.dtype.itemsize + 4)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the stream."""
+        return self._stream.fingerprint
+
+    def begin_at(self, row: int) -> int:
+        """Begin where a chunk does."""
+        return self._stream.begin_at(row)
 
     def sparse_blocks(self, block_entries: int) -> Iterator[SparseBlock]:
         """Yield runs of rows."""
         n_rows, step = self.n_rows or 0, max(1, int(block_entries / max(1.0, self.row_entries)))
-        for start in range(0, n_rows, step):
+        for start in range(self._stream.first, n_rows, step):
             rows = slice(start, min(n_rows, start + step))
             block: Any = self._sources["x"].read(rows)
             yield block, companions(self._sources, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -12,19 +13,22 @@ import zarr
 from zarr.abc.store import Store
 
 from nysstream.errors import InputError, SourceError
+from nysstream.sources.continuing import entered
 from nysstream.sources.csr_checking import index_dtype
 from nysstream.sources.csr_groups import ENCODING, PARTS, VERSION
 from nysstream.sources.csr_hdf5 import HDF5File, is_hdf5_name
 from nysstream.sources.layout import Layout
 from nysstream.sources.locations import checked_location
-from nysstream.sources.staging import written_aside
-from nysstream.sources.writing import RowWriter, check_target, locate
+from nysstream.sources.targets import locate
+from nysstream.sources.writing import RowWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import ArrayLike
     from scipy.sparse import csr_array
+
+    from nysstream.sources.continuing import Continued
 
 #: Decoded bytes of a chunk of values or columns. Blocks begin where rows do, which is not where
 #: chunks do, so the chunk at each end of a block is decoded twice: many chunks make a block.
@@ -59,8 +63,8 @@ class CSRWriter(AbstractContextManager["CSRWriter"]):
         ``indptr`` and of the companions.
     codec : str
         As for :class:`RowWriter`. HDF5 has LZF with shuffling for ``"blosc-lz4"``, and no zstd.
-    checksum, overwrite
-        As for :class:`RowWriter`.
+    checksum, overwrite, continued
+        As for :class:`RowWriter`. HDF5 files are not gone on with.
 
     Raises
     ------
@@ -87,6 +91,7 @@ class CSRWriter(AbstractContextManager["CSRWriter"]):
         codec: str = "blosc-lz4",
         checksum: bool = False,
         overwrite: bool = False,
+        continued: Continued | None = None,
     ) -> None:
         if isinstance(target, Store):
             message = f"sparse rows are written to a path or a URL, not to a {type(target).__name__}"
@@ -97,8 +102,10 @@ class CSRWriter(AbstractContextManager["CSRWriter"]):
         self.chunk_rows = chunk_rows or CHUNK_ROWS
         self._chunk_entries = chunk_entries
         self._options: dict[str, Any] = {"codec": codec, "checksum": checksum}
-        self._overwrite = overwrite
+        self._overwrite, self._continued = overwrite, continued
         self.rows_appended = self.nnz = 0
+        #: Ends of blocks that may not be written yet: rows and entries.
+        self._ends: deque[tuple[int, int]] = deque()
 
     def __enter__(self) -> Self:
         self._session = self._run()
@@ -132,6 +139,21 @@ class CSRWriter(AbstractContextManager["CSRWriter"]):
             self._arrays[name].append(rows)
         self.rows_appended += x.shape[0]
         self.nnz += x.nnz
+        if self._continued is not None:
+            self._ends.append((self.rows_appended, self.nnz))
+            self._note(self._continued)
+
+    def _note(self, continued: Continued, *, now: bool = False) -> None:
+        """Note the last block of which every part is written."""
+        arrays: dict[str, Any] = dict(self._arrays)
+        written = {name: array.rows_written for name, array in arrays.items()}
+        entries = min(written.pop("x/data"), written.pop("x/indices"))
+        rows = min(written.pop("x/indptr") - 1, *written.values(), self.rows_appended)
+        counts = continued.counts
+        while self._ends and self._ends[0][0] <= rows and self._ends[0][1] <= entries:
+            end = self._ends.popleft()
+            counts = {"rows": end[0], "entries": end[1]}
+        continued.note(now=now, **counts)
 
     @property
     def _index_dtype(self) -> np.dtype[Any]:
@@ -153,7 +175,8 @@ class CSRWriter(AbstractContextManager["CSRWriter"]):
     def _run(self) -> Iterator[None]:
         with ExitStack() as stack:
             attributes = self._hdf5(stack) if is_hdf5_name(self._target) else self._zarr(stack)
-            self._arrays["x/indptr"].append(np.zeros(1, np.int64))
+            if self.rows_appended == 0:
+                self._arrays["x/indptr"].append(np.zeros(1, np.int64))
             yield
             attributes.update(
                 {
@@ -177,28 +200,47 @@ class CSRWriter(AbstractContextManager["CSRWriter"]):
 
     def _zarr(self, stack: ExitStack) -> dict[str, Any]:
         attributes: dict[str, Any] = {}
-        root: str | Path
-        if isinstance(self._place, Path):
-            root = stack.enter_context(written_aside(self._place, overwrite=self._overwrite))
+        place, there = entered(
+            stack, self.name, self._place, overwrite=self._overwrite, continued=self._continued
+        )
+        root = place if isinstance(place, Path) else self._target
+        if there is not None and self._continued is not None:
+            self.rows_appended, self.nnz = there, self._continued.counts["entries"]
+            group = zarr.open_group(place, mode="r+", use_consolidated=False)
+            x: Any = group["x"]
         else:
-            check_target(self._target, overwrite=self._overwrite)
-            root = self._target
-        place = root if isinstance(root, Path) else self._place
-        group = zarr.create_group(place, zarr_format=3, overwrite=True, attributes={"committed_rows": 0})
-        x = group.create_group("x", attributes={ENCODING: "csr_matrix", "committed_rows": 0, "shape": [0, 0]})
+            group = zarr.create_group(place, zarr_format=3, overwrite=True, attributes={"committed_rows": 0})
+            unread = {ENCODING: "csr_matrix", "committed_rows": 0, "shape": [0, 0]}
+            x = group.create_group("x", attributes=unread)
 
         def publish() -> None:
+            if self._continued is not None:
+                self._continued.complete(
+                    rows=self.rows_appended, entries=self.nnz, chunk_rows=self.chunk_rows
+                )
             x.update_attributes(attributes)
             group.update_attributes({"committed_rows": self.rows_appended})
 
         # Left in reverse: the arrays are finished first, and then this is said.
         stack.push(lambda kind, *_: publish() if kind is None else None)
+        starts = {"x/data": self.nnz, "x/indices": self.nnz}
+        if self.rows_appended:
+            starts["x/indptr"] = self.rows_appended + 1
         self._arrays = {
             name: stack.enter_context(
-                RowWriter(inside(root, name), layout, chunk_rows=rows, **self._options, overwrite=True)
+                RowWriter(
+                    inside(root, name),
+                    layout,
+                    chunk_rows=rows,
+                    **self._options,
+                    overwrite=True,
+                    start=starts.get(name, self.rows_appended),
+                )
             )
             for name, (layout, rows) in self._layouts().items()
         }
+        if self._continued is not None:
+            stack.callback(self._note, self._continued, now=True)
         assert tuple(self._arrays)[:3] == tuple(f"x/{part}" for part in PARTS)
         return attributes
 

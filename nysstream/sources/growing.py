@@ -22,7 +22,7 @@ from nysstream.sources.hdf5 import HDF5Source
 from nysstream.sources.locations import checked_location
 from nysstream.sources.opening import open as open_source
 from nysstream.sources.sequential import open_stream
-from nysstream.sources.writing import locate
+from nysstream.sources.targets import locate
 from nysstream.sources.zarr import ZarrSource
 from nysstream.sources.zarr_members import committed_rows, find_array
 from nysstream.sources.zarr_store import open_store

@@ -12,6 +12,7 @@ import numpy as np
 from nysstream.errors import InputError, SourceError
 from nysstream.sources.csr_checking import csr_rows
 from nysstream.sources.csr_streams import SparseStream
+from nysstream.sources.fingerprint import fingerprint_of_files
 from nysstream.sources.layout import Layout
 from nysstream.sources.listing import SUFFIXES, find_files
 
@@ -110,6 +111,11 @@ class LIBSVM(SparseStream):
         """Read the text through, unless that was done: for its number of rows, density and values."""
         if self.n_rows is None:
             self._scan(self.layouts["x"].n_columns, self.zero_based)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the files."""
+        return fingerprint_of_files(self.files)
 
     def where(self, row: int) -> str:
         """Name the file and the row in it."""

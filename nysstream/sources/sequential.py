@@ -41,6 +41,7 @@ class SourceStream(RowStream):
         }
         self.name = x.name
         self.n_rows = x.shape[0]
+        self.first = 0
         self.chunk_rows = x.chunk_rows
         self.scratch_bytes = sum(source.decode_bytes for source in self.sources.values())
         self.resident_bytes = sum(
@@ -61,6 +62,16 @@ class SourceStream(RowStream):
             for name, source in self.sources.items()
         }
 
+    @property
+    def fingerprint(self) -> str:
+        """Those of the sources."""
+        return " ".join(source.fingerprint for source in self.sources.values())
+
+    def begin_at(self, row: int) -> int:
+        """Begin where a chunk does."""
+        self.first = row - row % self.chunk_rows
+        return self.first
+
     def blocks(self, block_rows: int) -> Iterator[Blocks]:
         """Yield runs of rows; dense buffers are reused."""
         n_rows = self.n_rows or 0
@@ -69,7 +80,7 @@ class SourceStream(RowStream):
             for name, layout in self.layouts.items()
             if not self.sources[name].sparse
         }
-        for start in range(0, n_rows, block_rows):
+        for start in range(self.first, n_rows, block_rows):
             rows = slice(start, min(n_rows, start + block_rows))
             block: Blocks = {}
             for name, source in self.sources.items():

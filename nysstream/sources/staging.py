@@ -50,7 +50,7 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def written_aside(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def written_aside(target: Path, *, overwrite: bool = False, token: str | None = None) -> Iterator[Path]:
     """Give an empty directory beside ``target`` and rename it to ``target`` on success.
 
     On any exception, interrupts included, the directory is removed and an existing target is left
@@ -63,6 +63,8 @@ def written_aside(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         Where the finished directory goes.
     overwrite : bool
         Replace an existing target, at the very end and only on success.
+    token : str, optional
+        Go on in the directory that was begun with this token, or begin it; it stays on an exception.
 
     Yields
     ------
@@ -77,19 +79,26 @@ def written_aside(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         If the directory cannot be created or moved.
     """
     refuse_existing(target, overwrite=overwrite)
-    token = secrets.token_hex(4)
-    partial = target.with_name(f".{target.name}.partial-{token}")
+    kept = token is not None
+    token = token or secrets.token_hex(4)
+    partial = partial_of(target, token)
     try:
         try:
-            partial.mkdir()
+            partial.mkdir(exist_ok=kept)
         except OSError as error:
             message = f"cannot write {target}: {error.strerror or error}"
             raise SourceError(message) from error
         yield partial
         _publish(partial, target, target.with_name(f".{target.name}.replaced-{token}"), overwrite=overwrite)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def partial_of(target: Path, token: str) -> Path:
+    """Name the directory in which ``target`` is written aside."""
+    return target.with_name(f".{target.name}.partial-{token}")
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -55,6 +55,28 @@ class RowStream(ABC):
             One entry for each layout. Valid until the next block is asked for.
         """
 
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the metadata and of samples: the identity of the rows.
+
+        Raises
+        ------
+        InputError
+            If the stream cannot tell.
+        """
+        message = f"{self.name} cannot tell whether its rows are those of an earlier run: keep no checkpoint"
+        raise InputError(message)
+
+    def begin_at(self, row: int) -> int:
+        """Leave out the rows before this one, as far as that spares reading them.
+
+        Returns
+        -------
+        int
+            The row with which blocks begin from now on; 0 if all have to be read.
+        """
+        return 0
+
     def where(self, row: int) -> str:
         """Say where a row, counted from 0 in the stream, comes from."""
         return f"row {row} of {self.name}"

@@ -16,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from nysstream.errors import InputError, SourceError
+from nysstream.sources.fingerprint import fingerprint_of_files
 from nysstream.sources.layout import Layout
 from nysstream.sources.listing import SUFFIXES, find_files
 from nysstream.sources.stream import RowStream
@@ -108,6 +109,11 @@ class Table(RowStream):
                     block = self._convert(batch.slice(start, block_rows), first_row)
                     first_row += len(block["x"])
                     yield block
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the files."""
+        return fingerprint_of_files(self.files)
 
     def where(self, row: int) -> str:
         """Name the file and the row in it, counted from 0 after any header."""

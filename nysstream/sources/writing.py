@@ -15,11 +15,11 @@ from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 from zarr.core.sync import sync
 
-from nysstream.errors import InputError, NysstreamError, OutputExistsError, SourceError
+from nysstream.errors import InputError, NysstreamError, SourceError
+from nysstream.sources.continuing import entered
 from nysstream.sources.layout import Layout, default_chunk_rows
-from nysstream.sources.locations import checked_location, local_path
-from nysstream.sources.remote import advice_on, explained, remote_store
-from nysstream.sources.staging import refuse_existing, written_aside
+from nysstream.sources.remote import advice_on, explained
+from nysstream.sources.targets import locate, open_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
     from zarr.abc.codec import BytesBytesCodec
+
+    from nysstream.sources.continuing import Continued
 
     Buffers: TypeAlias = dict[str, NDArray[Any]]
 
@@ -62,6 +64,11 @@ class RowWriter(AbstractContextManager["RowWriter"]):
         store or URL is cleared at the start.
     attributes : mapping, optional
         JSON attributes of the array or group, beside ``committed_rows``.
+    continued : Continued, optional
+        What earlier runs of the job have written; this one goes on after it, and notes its own.
+    start : int, optional
+        Write in place, after so many rows, by whoever keeps other writers out and makes the whole
+        appear in the end; 0 makes the arrays.
 
     Raises
     ------
@@ -95,6 +102,8 @@ class RowWriter(AbstractContextManager["RowWriter"]):
         checksum: bool = False,
         overwrite: bool = False,
         attributes: Mapping[str, Any] | None = None,
+        continued: Continued | None = None,
+        start: int | None = None,
     ) -> None:
         self.layouts = {"": arrays} if isinstance(arrays, Layout) else dict(arrays)
         if not self.layouts:
@@ -114,10 +123,13 @@ class RowWriter(AbstractContextManager["RowWriter"]):
         self._codec, self._checksum = codec, checksum
         self._overwrite = overwrite
         self._attributes = dict(attributes or {})
+        self._continued, self._start = continued, start
         self._threads = write_threads()
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._capacity = 0
         self._filled = 0
+        self._there: int | None = None
+        self._pending: deque[tuple[Future[None], Buffers, int]] = deque()
 
     def __enter__(self) -> Self:
         self._session = self._run()
@@ -152,6 +164,16 @@ class RowWriter(AbstractContextManager["RowWriter"]):
             self.rows_appended += take
             if self._filled == self.chunk_rows:
                 self._flush()
+        if self._continued is not None:
+            self._continued.note(rows=self.rows_written)
+
+    @property
+    def rows_written(self) -> int:
+        """Rows that are where they belong, whatever becomes of this process."""
+        for future, _, start in self._pending:
+            if not future.done() or future.cancelled() or future.exception() is not None:
+                return start
+        return max(self._there or 0, self.rows_appended - self._filled)
 
     def _check(self, blocks: Mapping[str, ArrayLike]) -> Buffers:
         if blocks.keys() != self.layouts.keys():
@@ -178,25 +200,51 @@ class RowWriter(AbstractContextManager["RowWriter"]):
     @contextmanager
     def _run(self) -> Iterator[None]:
         with ExitStack() as stack:
-            self._store = self._enter_place(stack)
+            self._store, self._there = self._enter_place(stack)
+            if self._there is not None:
+                self._take_up(self._there)
+            if self._continued is not None:
+                stack.callback(self._note_last, self._continued)
             # All writing is done by threads of our own, a chunk a task, which finish what they began
             # when the main thread is interrupted: removing a partial directory then cannot race with
             # a chunk that is still on its way in Zarr's event loop.
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="nysstream-write")
             stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
-            self._pending: deque[tuple[Future[None], Buffers]] = deque()
             self._slot = self._first_slot()
             yield
             self._finish()
 
-    def _enter_place(self, stack: ExitStack) -> Store | Path:
-        if isinstance(self._place, Path):
-            return stack.enter_context(written_aside(self._place, overwrite=self._overwrite))
-        check_target(self._place, overwrite=self._overwrite)
-        return self._place
+    def _enter_place(self, stack: ExitStack) -> tuple[Store | Path, int | None]:
+        """Give where to write, and the rows that are there; None if the arrays are yet to be made."""
+        if self._start is not None:
+            return self._place, self._start or None
+        return entered(stack, self.name, self._place, overwrite=self._overwrite, continued=self._continued)
+
+    def _take_up(self, n_rows: int) -> None:
+        """Go on in arrays that are there."""
+        self._arrays = self._arrays or open_arrays(self.name, self._store)[0]
+        self.rows_appended = n_rows
+        self._capacity = min(array.shape[0] for array in self._arrays.values())
+        if n_rows > self._capacity:
+            message = (
+                f"{self.name} should hold {n_rows} rows but has {self._capacity}: the store is damaged, "
+                "write it again"
+            )
+            raise SourceError(message)
+        self.chunk_rows = next(iter(self._arrays.values())).chunks[0]
+        self._filled = n_rows % self.chunk_rows
+        if "" not in self.layouts:
+            self._group = zarr.open_group(self._store, mode="r+", use_consolidated=False)
 
     def _first_slot(self) -> Buffers:
-        return self._new_slot()
+        """Make buffers, with what the last chunk of arrays that are there holds."""
+        slot, start = self._new_slot(), self.rows_appended - self._filled
+        for name, array in self._arrays.items() if self._filled else ():
+            slot[name][: self._filled] = array[start : self.rows_appended]
+        return slot
+
+    def _note_last(self, continued: Continued) -> None:
+        continued.note(now=True, rows=self.rows_written)
 
     def _new_slot(self) -> Buffers:
         return {
@@ -208,13 +256,13 @@ class RowWriter(AbstractContextManager["RowWriter"]):
         start = self.rows_appended - self._filled
         self._pool.submit(self._reserve, self.rows_appended).result()
         future = self._pool.submit(self._write, self._slot, start, self._filled)
-        self._pending.append((future, self._slot))
+        self._pending.append((future, self._slot, start))
         self._filled = 0
         if len(self._pending) <= self._threads:
             self._slot = self._new_slot()
         else:
-            oldest, self._slot = self._pending.popleft()
-            oldest.result()
+            self._pending[0][0].result()
+            self._slot = self._pending.popleft()[1]
 
     def _write(self, slot: Buffers, start: int, n_rows: int) -> None:
         with self._clear_errors(f"rows {start}:{start + n_rows}"):
@@ -267,7 +315,10 @@ class RowWriter(AbstractContextManager["RowWriter"]):
         if self._filled or not self._arrays:
             self._flush()
         while self._pending:
-            self._pending.popleft()[0].result()
+            self._pending[0][0].result()
+            self._pending.popleft()
+        if self._continued is not None:
+            self._continued.complete(rows=self.rows_appended, chunk_rows=self.chunk_rows)
         self._pool.submit(self._commit).result()
 
     def _commit(self) -> None:
@@ -312,33 +363,6 @@ def _compressors(codec: str, dtype: np.dtype[Any], *, checksum: bool) -> list[By
 def write_threads() -> int:
     """Count the threads that encode and write, each with a chunk of every array in hand."""
     return max(1, min(MAX_THREADS, os.cpu_count() or 1))
-
-
-def locate(target: str | os.PathLike[str] | Store) -> tuple[str, Path | Store]:
-    """Find what to call a target in messages, and its local path or store."""
-    if isinstance(target, Store):
-        return type(target).__name__, target
-    text = checked_location(target)
-    path = local_path(text)
-    if path is not None:
-        return path, Path(path)
-    return text, remote_store(text, read_only=False)
-
-
-def check_target(target: str | os.PathLike[str] | Store, *, overwrite: bool) -> None:
-    """Raise :class:`OutputExistsError` or :class:`SourceError` early, before any work is done."""
-    name, place = locate(target)
-    if isinstance(place, Path):
-        refuse_existing(place, overwrite=overwrite)
-        return
-    try:
-        taken = not overwrite and sync(place.exists("zarr.json"))
-    except Exception as error:  # each back end has errors of its own
-        message = f"cannot write {name}: {explained(error)}"
-        raise SourceError(message) from error
-    if taken:
-        message = f"{name} exists: choose another place or pass overwrite=True"
-        raise OutputExistsError(message)
 
 
 def _names(arrays: Mapping[str, Any]) -> str:

@@ -192,3 +192,29 @@ def test_sketch_of_low_rank_bounds_the_passes_of_a_fit(cli, store):
 @pytest.mark.parametrize("option", [["--alpha", 0], ["--tol", 0], ["--rank", 99], ["--precision", "half"]])
 def test_sketch_refuses(option, cli, store):
     assert cli("sketch", store, *option).code == 2
+
+
+def test_a_conversion_with_a_checkpoint(cli, store, tmp_path):
+    arguments = ["convert", store, "out.zarr", "--data", "x", "--target", "y", "--checkpoint", "c"]
+    done = cli(*arguments, "--json")
+    assert done.code == 0, done.err
+    assert cli(*arguments).code == 2  # there is a checkpoint, and a store
+    before = (tmp_path / "out.zarr").stat().st_ino
+    assert cli(*arguments, "--resume", "--json").json == done.json
+    assert (tmp_path / "out.zarr").stat().st_ino == before
+    changed = cli(*arguments, "--resume", "--codec", "zstd")
+    assert changed.code == 1
+    assert "codec was blosc-lz4, now zstd" in changed.err
+    assert cli("convert", store, "o.h5", "--data", "x", "--resume").code == 2
+
+
+def test_a_sketch_with_a_checkpoint(cli, store):
+    arguments = ["sketch", store, "--rank", 6, "--out", "s.zarr", "--checkpoint", "c", "--json"]
+    first = cli(*arguments).json
+    again = cli(*arguments, "--resume", "--alpha", 3).json
+    assert first["passes_recalled"] == 0 < again["passes_recalled"] == first["passes"]
+    assert again["values"] == first["values"]
+    assert [item["alpha"] for item in again["predictions"]] == [3]
+    refused = cli(*arguments, "--resume", "--seed", 5)
+    assert refused.code == 1
+    assert "--seed was 0, now 5" in refused.err or "random_state was 0, now 5" in refused.err

@@ -362,12 +362,10 @@ def test_a_directory_is_not_replaced_by_a_file(tmp_path, data):
 def test_at_a_url_rows_are_published_last(tmp_path, data, monkeypatch):
     X, y = data
 
-    def bucket(target):
-        folder = tmp_path / str(target).removeprefix("s3://bucket/")
-        return str(target), zarr.storage.LocalStore(folder)
+    def bucket(url, *, read_only):
+        return zarr.storage.LocalStore(tmp_path / url.removeprefix("s3://bucket/"), read_only=read_only)
 
-    monkeypatch.setattr("nysstream.sources.writing.locate", bucket)
-    monkeypatch.setattr("nysstream.sources.csr_writing.locate", bucket)
+    monkeypatch.setattr("nysstream.sources.targets.remote_store", bucket)
     monkeypatch.setattr(csr_converting, "BLOCK_ENTRIES", 100)
     monkeypatch.setattr(csr_writing, "CHUNK_BYTES", 256)
     monkeypatch.setattr(Failing, "error", KeyboardInterrupt)

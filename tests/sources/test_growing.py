@@ -208,7 +208,7 @@ def test_object_storage_has_one_writer_too(s3):
     append(url, *rows_of(5, 8))
     found = nysstream.open(url, "x")
     np.testing.assert_array_equal(found.read(slice(0, 8)), rows_of(0, 8)[0])
-    from nysstream.sources.writing import locate
+    from nysstream.sources.targets import locate
 
     name, place = locate(url)
     with sole_writer(name, place):
