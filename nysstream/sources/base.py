@@ -11,7 +11,7 @@ import numpy as np
 from nysstream.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
@@ -117,7 +117,7 @@ class RowSource(ABC):
             If the rows cannot be read or decoded; names the source and the chunk.
         """
 
-    def in_turn(self, runs: Sequence[slice]) -> RowReads:
+    def in_turn(self, runs: Iterable[slice]) -> RowReads:
         """Announce reads of these runs of rows, in this order.
 
         A source that has to wait for its rows may begin to fetch the next ones. Not every run that is
@@ -187,7 +187,7 @@ class RowRange(RowPart):
         """Read rows counted from the start of the range."""
         return self.source.read(self._shifted(rows), out)
 
-    def in_turn(self, runs: Sequence[slice]) -> RowReads:
+    def in_turn(self, runs: Iterable[slice]) -> RowReads:
         """Announce reads of runs counted from the start of the range."""
         reads = self.source.in_turn([self._shifted(rows) for rows in runs])
         return RowReads(lambda rows, out=None: reads.read(self._shifted(rows), out), reads.close)

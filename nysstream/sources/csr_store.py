@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+import itertools
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -12,7 +13,7 @@ from dask.utils import format_bytes
 
 from nysstream.errors import SourceError
 from nysstream.memory import available_bytes
-from nysstream.sources.base import RowSource
+from nysstream.sources.base import RowReads, RowSource
 from nysstream.sources.checking import check_rows, numeric_matrix
 from nysstream.sources.csr_blocks import BLOCK_BYTES, rows_together
 from nysstream.sources.csr_checking import check_indices, check_pointers, csr_rows, index_dtype
@@ -25,10 +26,13 @@ from nysstream.sources.zarr_members import sparse_group as sparse_zarr
 from nysstream.sources.zarr_store import location_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
+
+    #: Of a vector's run of rows, into an array.
+    Read: TypeAlias = Callable[[slice, NDArray[Any]], Any]
 
 #: Copies of a block that a pass may hold beside the block: cast, squared, in double precision; and
 #: the two blocks that are read ahead.
@@ -182,13 +186,14 @@ class StoredCSR(RowSource):
 
     @property
     def decode_bytes(self) -> int:
-        """A chunk, the pointers of a block, and what the longest block has over an average one."""
+        """Chunks, the pointers of a few blocks, and what the longest block has over an average one."""
         rows = self._block_rows
         raw = self._indices.dtype.itemsize if self._indices.dtype != self._index_dtype else 0
         average = rows * self.row_bytes
         excess = max(0.0, self._longest * (self.dtype.itemsize + self._index_dtype.itemsize) - average)
-        parts = max(part.decode_bytes for part in (self._data, self._indices, self._indptr))
-        return int(parts + 24 * rows + raw * self._longest + _COPIES * excess)
+        # From elsewhere chunks of all three are on their way at a time.
+        parts = sum(part.decode_bytes for part in (self._data, self._indices, self._indptr))
+        return int(parts + 40 * rows + raw * self._longest + _COPIES * excess)
 
     @property
     def _block_rows(self) -> int:
@@ -203,7 +208,7 @@ class StoredCSR(RowSource):
         # In runs of whole blocks, so that no block is seen in two parts.
         run = step * max(1, _POINTERS // step)
         for start in range(0, n_rows, run):
-            pointers = self._pointers(slice(start, min(n_rows, start + run)))
+            pointers = self._pointers(slice(start, min(n_rows, start + run)), self._indptr.read)
             edges = [*range(0, len(pointers) - 1, step), len(pointers) - 1]
             longest = max(longest, int(np.diff(pointers[edges]).max()))
         return longest
@@ -219,22 +224,53 @@ class StoredCSR(RowSource):
             If a chunk cannot be read or decoded, or holds what makes no sense.
         """
         check_rows(self, rows)
-        if rows.start == rows.stop:
-            empty = np.zeros(0, self.dtype)
-            return csr_rows(empty, np.zeros(0, np.int32), np.zeros(1, np.int64), self.shape[1])
-        pointers = self._pointers(rows)
-        span = slice(int(pointers[0]), int(pointers[-1]))
-        indices = _entries(self._indices, span, self._indices.dtype)
-        check_indices(indices, span.start, self.shape[1], self._indices.name)
-        return csr_rows(_entries(self._data, span, self.dtype), indices, pointers - span.start, self.shape[1])
+        return self._rows(self._pointers(rows, self._indptr.read), self._data.read, self._indices.read)
 
-    def _pointers(self, rows: slice) -> NDArray[np.int64]:
-        found = _entries(self._indptr, slice(rows.start, rows.stop + 1), self._indptr.dtype)
+    def in_turn(self, runs: Iterable[slice]) -> RowReads:
+        """Announce reads: the pointers of a run tell which entries to fetch ahead of it."""
+        runs = list(runs)
+        pointers = self._indptr.in_turn(slice(rows.start, rows.stop + 1) for rows in runs)
+        ahead: dict[int, NDArray[np.int64]] = {}
+
+        def spans() -> Iterator[slice]:
+            for rows in runs:
+                try:
+                    found = ahead[rows.start] = self._pointers(rows, pointers.read)
+                except SourceError:  # whoever reads the rows will say what is wrong
+                    return
+                yield slice(int(found[0]), int(found[-1]))
+
+        one, other = itertools.tee(spans())
+        data, indices = self._data.in_turn(one), self._indices.in_turn(other)
+
+        def read(rows: slice, out: NDArray[Any] | None = None) -> csr_array:
+            check_rows(self, rows)
+            found = ahead.pop(rows.start, None)
+            if found is None or len(found) != rows.stop - rows.start + 1:
+                found = self._pointers(rows, pointers.read)
+            return self._rows(found, data.read, indices.read)
+
+        def close() -> None:
+            for reads in (data, indices, pointers):
+                reads.close()
+
+        return RowReads(read, close)
+
+    def _rows(self, pointers: NDArray[np.int64], data: Read, indices: Read) -> csr_array:
+        span = slice(int(pointers[0]), int(pointers[-1]))
+        columns = _entries(indices, span, self._indices.dtype)
+        check_indices(columns, span.start, self.shape[1], self._indices.name)
+        return csr_rows(_entries(data, span, self.dtype), columns, pointers - span.start, self.shape[1])
+
+    def _pointers(self, rows: slice, read: Read) -> NDArray[np.int64]:
+        if rows.start == rows.stop:
+            return np.zeros(1, np.int64)
+        found = _entries(read, slice(rows.start, rows.stop + 1), self._indptr.dtype)
         return check_pointers(found, rows.start, self._nnz, self._indptr.name)
 
 
-def _entries(part: RowSource, span: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _entries(read: Read, span: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Read a run of entries of a vector, in memory of their own."""
     column = np.empty((span.stop - span.start, 1), dtype)
-    part.read(span, column)
+    read(span, column)
     return column[:, 0]

@@ -69,18 +69,21 @@ class Window:
         self._store, self._at_once = store, at_once
         self._waiting = iter(requests)
         self._flying: OrderedDict[Request, Future[Any]] = OrderedDict()
+        #: What was taken last: the next run of rows may begin in the same chunk.
+        self._last: tuple[Request, Future[Any]] | None = None
 
     def take(self, request: Request) -> NDArray[np.uint8] | None:
         """Give the bytes of a request, waiting for them; None where the key is absent."""
         self._fill()
-        future = self._flying.pop(request, None) or self._send(request)
+        if self._last is None or self._last[0] != request:
+            self._last = request, self._flying.pop(request, None) or self._send(request)
         self._fill()
-        buffer = future.result()
+        buffer = self._last[1].result()
         return None if buffer is None else np.asarray(buffer.as_numpy_array()).view(np.uint8)
 
     def close(self) -> None:
         """Give up what is on its way."""
-        self._waiting = iter(())
+        self._waiting, self._last = iter(()), None
         while self._flying:
             self._flying.popitem()[1].cancel()
 
@@ -89,7 +92,8 @@ class Window:
             request = next(self._waiting, None)
             if request is None:
                 return
-            if request not in self._flying:
+            taken = self._last is not None and self._last[0] == request
+            if request not in self._flying and not taken:
                 self._flying[request] = self._send(request)
 
     def _send(self, request: Request) -> Future[Any]:

@@ -21,7 +21,7 @@ from nysstream.sources.locations import local_path
 from nysstream.sources.verifying import refuse_impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from typing import Literal
 
     from numpy.typing import NDArray
@@ -191,7 +191,7 @@ class HDF5Source(RowSource):
         """
         return self._read(rows, out, None)
 
-    def in_turn(self, runs: Sequence[slice]) -> RowReads:
+    def in_turn(self, runs: Iterable[slice]) -> RowReads:
         """Announce reads: from a file elsewhere, the next chunks are fetched while rows are worked on."""
         reader = self._reader()
         if not isinstance(reader, RemoteReader):

@@ -24,7 +24,7 @@ from nysstream.sources.zarr_reading import ZarrReader
 from nysstream.sources.zarr_store import location_of, open_store, pickled_by_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -175,7 +175,7 @@ class ZarrSource(RowSource):
         """
         return self._read(rows, out, None)
 
-    def in_turn(self, runs: Sequence[slice]) -> RowReads:
+    def in_turn(self, runs: Iterable[slice]) -> RowReads:
         """Announce reads: from a store elsewhere, the next chunks are fetched while rows are worked on."""
         blobs = self._reader().expecting(runs)
         return RowReads(lambda rows, out=None: self._read(rows, out, blobs), blobs.close)

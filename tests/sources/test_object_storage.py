@@ -22,6 +22,7 @@ from nysstream.errors import InputError, SourceError
 from nysstream.report import write_report
 from nysstream.sources import remote
 from nysstream.sources.appending import RowAppender
+from nysstream.sources.csr_writing import CSRWriter
 from nysstream.sources.remote import is_transient
 from nysstream.sources.writing import Layout, RowWriter
 from nysstream.streaming import DesignMatrix, GramProduct, reduce
@@ -317,3 +318,24 @@ def test_the_next_blocks_are_fetched_ahead(proxy, s3, rows):
     np.testing.assert_array_equal(reads.read(runs[4]), rows[0][2000:2500])
     reads.close()
     assert len(proxy.seen) == 6
+
+
+def test_the_next_sparse_rows_are_fetched_ahead(proxy, s3, rows):
+    X = sparse.csr_array(np.where(rows[0] > 0.5, rows[0], 0))
+    with CSRWriter(f"{s3}/a.zarr", Layout(N_COLUMNS, X.dtype), chunk_entries=1000, chunk_rows=4000) as writer:
+        writer.append(X)
+    source = nysstream.open(f"{s3}/a.zarr", "x")
+    n_chunks = 1 + 2 * -(-X.nnz // 1000)
+    proxy.seen.clear()
+    runs = [slice(first, first + 500) for first in range(0, N_ROWS, 500)]
+    reads = source.in_turn(runs)
+    np.testing.assert_array_equal(reads.read(runs[0]).toarray(), X[runs[0]].toarray())
+    for _ in range(200):
+        if len(proxy.seen) == n_chunks:
+            break
+        time.sleep(0.01)
+    assert len(proxy.seen) == n_chunks
+    for run in runs[1:]:
+        np.testing.assert_array_equal(reads.read(run).toarray(), X[run].toarray())
+    reads.close()
+    assert len(proxy.seen) == n_chunks  # none was fetched twice
