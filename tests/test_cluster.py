@@ -14,6 +14,7 @@ import zarr
 import nysstream
 from nysstream import Ridge
 from nysstream.errors import InputError
+from nysstream.memory import resident_bytes
 from nysstream.streaming import DesignMatrix, Reduction, reduce
 
 
@@ -125,3 +126,14 @@ def _rewritten(store, X):
     path = store.parent / "spoiled.zarr"
     zarr.open_group(path, mode="w").create_array("X", data=X, chunks=(4_000, X.shape[1]))
     return path
+
+
+def test_a_plan_counts_the_memory_of_the_workers(store, client):
+    X, Y = nysstream.open(store, "X"), nysstream.open(store, "Y")
+    held = np.ones(50_000_000)  # in this process, which reads nothing
+    counted = Ridge(memory="4GiB").plan(X, Y).budget.needs["process"]
+    workers = client.run(resident_bytes).values()
+    assert 0 < counted <= max(workers) + (64 << 20)
+    assert counted < resident_bytes() - held.nbytes / 2
+    with dask.config.set(scheduler="synchronous"):
+        assert Ridge(memory="4GiB").plan(X, Y).budget.needs["process"] > held.nbytes

@@ -12,7 +12,7 @@ from nysstream.estimators.planning import check_rank, essentials, halving
 from nysstream.features import Identity
 from nysstream.journal import settled
 from nysstream.losses import Logistic
-from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.streaming import (
     Centering,
     HessianProduct,
@@ -21,6 +21,7 @@ from nysstream.streaming import (
     RowSample,
     SetUp,
     pass_needs,
+    process_bytes,
     scheduler,
     uniform_rows,
 )
@@ -140,7 +141,7 @@ def _choose(
     """Take what an earlier run of the job took, or the first method that fits."""
     limit = parse_memory(memory)
     kind, threads = scheduler()
-    base = {"process": resident_bytes(), "allowance": ALLOWANCE}
+    base = {"process": process_bytes(), "allowance": ALLOWANCE}
     order: tuple[str, ...]
     why: dict[str, str]
     if earlier:

@@ -13,10 +13,18 @@ from nysstream.errors import InputError
 from nysstream.estimators.inputs import prediction_source, scoring_sources
 from nysstream.estimators.model_file import save
 from nysstream.features import FeatureMap, Identity
-from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.sources.layout import Layout
 from nysstream.sources.writing import RowWriter
-from nysstream.streaming import DesignMatrix, Predict, PredictionError, pass_needs, reduce, scheduler
+from nysstream.streaming import (
+    DesignMatrix,
+    Predict,
+    PredictionError,
+    pass_needs,
+    process_bytes,
+    reduce,
+    scheduler,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -166,10 +174,11 @@ class LinearModel:
         limit = parse_memory(self.memory)
         budget = None
         tasks = scheduler()[1]
+        base = {"process": process_bytes(), "allowance": ALLOWANCE}
         while True:
             design = replace(design, max_tasks=tasks)
             needs = pass_needs(_first_rows(design), Predict(coef, intercept))
-            budget = Budget(limit, {"process": resident_bytes(), "allowance": ALLOWANCE} | needs)
+            budget = Budget(limit, base | needs)
             if budget.peak <= limit or tasks == 1:
                 break
             tasks //= 2

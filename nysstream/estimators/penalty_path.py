@@ -10,14 +10,22 @@ import numpy as np
 from nysstream.estimators.penalised import Penalty
 from nysstream.estimators.planning import Plan
 from nysstream.journal import unrecorded
-from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.operators import as_operator
 from nysstream.sketching.shifted_inverse import ShiftedInverse
 from nysstream.solvers import solve
 from nysstream.solvers.active_set import solve_path
 from nysstream.solvers.admm import ADMM
 from nysstream.solvers.quadratic import CompositeQuadratic
-from nysstream.streaming import Centering, FoldSetUp, SetUp, SquaredResidual, pass_needs, scheduler
+from nysstream.streaming import (
+    Centering,
+    FoldSetUp,
+    SetUp,
+    SquaredResidual,
+    pass_needs,
+    process_bytes,
+    scheduler,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,7 +167,7 @@ def plan_path(design: DesignMatrix, folds: Folds, *, memory: Any, n_columns: int
     """
     limit = parse_memory(memory)
     kind, threads = scheduler()
-    base = {"process": resident_bytes(), "allowance": ALLOWANCE}
+    base = {"process": process_bytes(), "allowance": ALLOWANCE}
     knob = (
         "ask for fewer folds or fewer features, or fit Lasso or ElasticNet for each alpha of your own: their "
         "solver='admm' needs no Gram matrix"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import numbers
-import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from nysstream.estimators.choosing import Candidate, Outlook, candidates, look_a
 from nysstream.estimators.sampling import sample_needs
 from nysstream.features import Identity
 from nysstream.journal import settled
-from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.sketching.factored import matrices_held
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.streaming import (
@@ -30,6 +29,7 @@ from nysstream.streaming import (
     SquaredResidual,
     TrainingColumns,
     pass_needs,
+    process_bytes,
     scheduler,
 )
 
@@ -267,7 +267,7 @@ def _fit_memory(
     p = design.shape[1]
     limit = parse_memory(memory)
     kind, threads = scheduler()  # may import a scheduler: before the process is measured
-    base = {"process": resident_bytes(), "allowance": ALLOWANCE}
+    base = {"process": process_bytes(), "allowance": ALLOWANCE}
     tried: Iterable[int] = [width] if width is not None else [0]
     if method == "nystrom" and width is None:
         tried = _widths(rank, p)
@@ -394,9 +394,3 @@ def _kept_bytes(design: DesignMatrix, method: str, rank: int, n_probes: int, n_s
     sums = 2 * SetUp(None, rank + n_probes + n_systems, gram=gram).part_bytes(design)
     sample = RowSample(np.empty(sample_size(design) if method == "subsampled" else 0, np.int64))
     return sums + 8 * p * p * gram + sample.part_bytes(design)
-
-
-def describe_threads(plan: Plan) -> str:
-    """Say where the passes run."""
-    noun = "task" if plan.n_tasks == 1 else "tasks"
-    return f"{plan.n_tasks} {noun} at once ({plan.scheduler} scheduler, {os.cpu_count()} cores)"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nysstream.arrays import like, to_host
-from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.operators.base import LinearOperator, Precision
 from nysstream.streaming import (
     Centering,
@@ -17,6 +17,7 @@ from nysstream.streaming import (
     SetUp,
     centering_of,
     pass_needs,
+    process_bytes,
     reduce,
 )
 
@@ -118,7 +119,7 @@ def gram(
     limit = parse_memory(memory)
     needs = _needs(design, n_vectors, center=center, standardize=standardize)
     # Asked last: looking for the scheduler may have loaded modules.
-    base = {"process": resident_bytes(), "allowance": ALLOWANCE}
+    base = {"process": process_bytes(), "allowance": ALLOWANCE}
     budget = Budget(limit, base | needs, "ask for fewer features or smaller chunks")
     budget.check()
     design = replace(design, cache_bytes=0 if design.source.resident else budget.spare)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import os
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from nysstream.estimators.planning import describe_threads
 from nysstream.report import wording
 
 if TYPE_CHECKING:
     from nysstream.estimators.composite_plan import LossPlan
     from nysstream.estimators.planning import Plan
     from nysstream.estimators.results import FitResult
+
+#: Numbers that say nothing when they are zero.
+_IF_ANY = ("rank", "passes_recalled")
 
 
 def summary_table(result: FitResult) -> Table:
@@ -38,7 +41,7 @@ def summary_table(result: FitResult) -> Table:
         table.add_row("Problem", Text(shape))
     shown = {"status", "n_rows", "n_features", "memory_limit_bytes"}
     for name, value in stats.items():
-        if name in shown or value is None or (name == "rank" and not value):
+        if name in shown or value is None or (name in _IF_ANY and not value):
             continue
         text = wording.statistic(name, value)
         limit = stats.get("memory_limit_bytes")
@@ -73,7 +76,7 @@ def plan_table(plan: Plan | LossPlan) -> Table:
         table.add_row("Sketch", Text(f"up to {plan.rank} columns{probes}"))
     if n_sampled:
         table.add_row("Sample", Text(f"{wording.number(n_sampled)} rows"))
-    table.add_row("Passes run as", Text(describe_threads(cast("Plan", plan))))
+    table.add_row("Passes run as", Text(_threads(plan)))
     cached = wording.percent(plan.cached_bytes, plan.pass_bytes)
     text = f"{wording.size(plan.pass_bytes)}, {cached} of it kept in memory"
     table.add_row("Data per pass", Text(text))
@@ -94,3 +97,9 @@ def _two_columns() -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     return table
+
+
+def _threads(plan: Plan | LossPlan) -> str:
+    """Say where the passes run."""
+    noun = "task" if plan.n_tasks == 1 else "tasks"
+    return f"{plan.n_tasks} {noun} at once ({plan.scheduler} scheduler, {os.cpu_count()} cores)"

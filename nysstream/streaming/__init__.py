@@ -9,7 +9,7 @@ from nysstream.streaming.kernels import GramProduct, Predict, PredictionError, S
 from nysstream.streaming.labels import Labels
 from nysstream.streaming.loss_kernels import HessianProduct, LossSums, LossValues, Outcome
 from nysstream.streaming.moments import SetUp, Statistics
-from nysstream.streaming.needs import pass_needs, scheduler
+from nysstream.streaming.needs import pass_needs, process_bytes, scheduler
 from nysstream.streaming.reduce import reduce
 from nysstream.streaming.reduction import Reduction, Tile
 from nysstream.streaming.row_sample import RowSample, uniform_rows
@@ -43,6 +43,7 @@ __all__ = [
     "TrainingColumns",
     "centering_of",
     "pass_needs",
+    "process_bytes",
     "reduce",
     "scheduler",
     "uniform_rows",

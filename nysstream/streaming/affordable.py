@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
-from nysstream.streaming.needs import pass_needs, scheduler
+from nysstream.memory import ALLOWANCE, Budget, parse_memory
+from nysstream.streaming.needs import pass_needs, process_bytes, scheduler
 
 if TYPE_CHECKING:
     from nysstream.streaming.design import DesignMatrix
@@ -34,7 +34,7 @@ def affordable(
     """
     limit, threads = parse_memory(memory), scheduler()[1]
     tasks = threads
-    base = {"process": resident_bytes(), "allowance": ALLOWANCE, "sums so far": held}
+    base = {"process": process_bytes(), "allowance": ALLOWANCE, "sums so far": held}
     while True:
         candidate = design.with_tasks(tasks, threads)
         budget = Budget(limit, base | pass_needs(candidate, *reductions), "ask for a smaller rank")

@@ -98,6 +98,13 @@ def mapped_cache(design: DesignMatrix, device: Device) -> BlockCache:
         return _mapped[key]
 
 
+def cached_bytes() -> int:
+    """Bytes of this process's memory in cached blocks, which give way to those of the next design."""
+    with _lock:
+        caches = {**_stored, **_mapped}
+    return sum(cache.used for key, cache in caches.items() if key.endswith("-cpu"))
+
+
 def clear_cache() -> None:
     """Drop every cached block of this process."""
     with _lock:

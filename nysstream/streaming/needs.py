@@ -14,6 +14,8 @@ from dask.system import CPU_COUNT
 
 from nysstream.cluster import current_client
 from nysstream.features import Identity
+from nysstream.memory import resident_bytes
+from nysstream.streaming.cache import cached_bytes
 from nysstream.streaming.partition import MAX_PARTITIONS
 from nysstream.streaming.prefetch import n_buffers
 
@@ -47,6 +49,20 @@ def scheduler() -> tuple[str, int]:
     if client is not None:
         return "distributed", max(client.nthreads().values(), default=1)
     return "other", 1
+
+
+def process_bytes() -> int:
+    """Resident memory, before a pass, of the process that reads: of the fullest worker of a cluster."""
+    client = current_client()
+    if client is None:
+        return resident_bytes()
+    # A worker that is lost meanwhile has no say.
+    found = client.run(_uncached_bytes, on_error="ignore").values()
+    return max((nbytes for nbytes in found if isinstance(nbytes, int)), default=resident_bytes())
+
+
+def _uncached_bytes() -> int:
+    return resident_bytes() - cached_bytes()
 
 
 def added_at_once(design: DesignMatrix, reductions: Sequence[Reduction]) -> int:
