@@ -118,7 +118,9 @@ class Epoch:
         problem.epochs += 1
         self._leave_window()
         state = replace(self.state, epoch=first.epoch + 1, table=self.table)
-        if solver.reference == "none" and averaged:
+        # Of a penalty's kinks the mean keeps no zeros, so that it is for smooth problems where digits count.
+        smooth = solver.reference == "snapshot" and problem.rest is None
+        if (solver.reference == "none" or smooth) and averaged:
             state = replace(state, V=mean, ahead=mean)
         if solver.reference == "table":
             W, _ = problem.split(state.V)
