@@ -56,6 +56,9 @@ class Stochastic(Solver[FiniteSum, EpochState]):
     time to time and at the end. What is reported is always of a full evaluation. Memory: the metric, five
     blocks, and with a table ``8 n k`` bytes.
 
+    Without a reference, and with a snapshot where the penalty is smooth, an epoch's result is the mean over
+    its second half.
+
     Where an epoch ends higher than it began, in a column, the column goes back and its steps are halved;
     likewise at once where a batch's loss has risen by half. For losses that are not quadratic the metric is
     made anew after 1, 2, 4, ... epochs.

@@ -10,6 +10,7 @@ import numpy as np
 
 from nysstream.arrays import get_device
 from nysstream.journal import key_of
+from nysstream.sources import as_source
 from nysstream.sources.base import RowPart
 from nysstream.streaming.design import DesignMatrix
 from nysstream.streaming.loss_kernels import LossSums, LossValues
@@ -88,7 +89,7 @@ class Outset:
         Cost: one read of targets and weights.
         """
         k, p = self.intercept.size, statistics.squares.size
-        values = _over_targets(
+        values: LossValues = _over_targets(
             self._plain, LossSums(self.outcome, np.zeros((1, k)), self.intercept, self.fit_intercept)
         )
         products = statistics.cross[:, self._plain.n_targets :]
@@ -125,6 +126,7 @@ class _Derivatives(RowPart):
         target = self.source.read(rows, np.empty((rows.stop - rows.start, self.source.shape[1])))
         ones = np.ones(len(target))
         y, weight = self.outcome.of(Tile(rows.start, None, None, target, ones))
+        assert weight is not None
         z = np.broadcast_to(self.intercept, (len(target), self.intercept.size))
         _, slope, curvature = self.outcome.loss.value_slope_curvature(z, y)
         found = [slope, curvature, np.minimum(curvature, np.abs(slope))][: self.count]
@@ -136,7 +138,9 @@ def _over_targets(design: DesignMatrix, reduction: Reduction) -> Any:
     """Run a reduction over the targets and weights, beside a column of zeros."""
     assert design.target is not None
     device, n_rows = get_device("cpu"), design.shape[0]
-    bare = DesignMatrix(np.zeros((1, 1)), np.zeros((1, design.n_targets)), device=device)
+    bare = DesignMatrix(
+        as_source(np.zeros((1, 1))), as_source(np.zeros((1, design.n_targets))), device=device
+    )
     prepared, part = reduction.prepare(bare, device), reduction.start(bare, device)
     with np.errstate(over="ignore", invalid="ignore"):
         for a in range(0, n_rows, _ROWS):
