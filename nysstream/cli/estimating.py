@@ -25,7 +25,7 @@ _SOLVERS = {"ridge": SOLVERS, "kernel-ridge": ("auto", "nystrom", "askotch", "ch
 #: Settings that no text spells, and those that other options stand for.
 _LEFT_OUT = {"callback", "alphas", "cv", "scoring"}
 #: Settings that a plan does not depend on.
-_NOT_PLANNED = {"random_state", "time_limit", "cv", "hashed_folds", "warm_start", "eps", "loss", "penalty"}
+_NOT_PLANNED = {"random_state", "time_limit", "cv", "hashed_folds", "warm_start", "eps", "penalty"}
 _NOT_PLANNED |= {"early_stopping", "validation_fraction", "n_iter_no_change", "average"}
 _GUESSED = (bool, int, float, str)
 

@@ -41,6 +41,7 @@ _OTHERS = _IN_BATCHES | {
     "newton": "1 and one per Newton step, five to ten of them",
     "subsampled": "1 and one per step, ten to twenty of them",
     "admm": "1, and one per Newton step and per step of conjugate gradients",
+    "splitting": "1 and one per iteration, tens to hundreds of them",
 }
 
 

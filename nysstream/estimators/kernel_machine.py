@@ -67,6 +67,10 @@ class KernelMachine(BaseEstimator):
         """Give the rows, shape (m, d), their coefficients, shape (m, k), and the intercepts, shape (k,)."""
         raise NotImplementedError
 
+    def _n_predictors(self) -> int:
+        """Count the values that are predicted for a row."""
+        return int(self._expansion()[2].size)
+
     def _check_settings(self) -> None:
         name: Any = _ALIASES.get(self.kernel, self.kernel) if isinstance(self.kernel, str) else self.kernel
         gamma: Any = self.gamma
@@ -191,7 +195,7 @@ class KernelMachine(BaseEstimator):
         responses = (respond(z) for z in self._windows(source))
         if out is None:
             return np.concatenate(list(responses))
-        empty = respond(np.zeros((1, self._expansion()[2].size)))
+        empty = respond(np.zeros((1, self._n_predictors())))
         if empty.dtype.kind not in "fiub":
             message = f"out={str(out)!r}: the labels are no numbers, which is all that arrays on disk hold"
             raise InputError(message)

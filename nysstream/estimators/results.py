@@ -135,6 +135,7 @@ def composite_result(
         "optimality": float(result.stats["optimality"]),
         "objective": float(objective[0]) if objective.size == 1 else objective.tolist(),
         "n_nonzero": int(np.count_nonzero(coef)),
+        **({"n_support": result.stats["n_support"]} if "n_support" in result.stats else {}),
         "rank": plan.rank,
         "n_rows": plan.design.shape[0],
         "n_features": plan.design.shape[1],

@@ -47,18 +47,26 @@ def check_settings(estimator: Any, solvers: Sequence[str]) -> None:
     if not isinstance(tol, numbers.Real) or not 0 <= float(tol) < 1:
         message = f"tol={tol!r} is out of range: it is a relative residual, from 0 to 1"
         raise InputError(message)
-    limit: Any = estimator.max_passes
+    check_max_passes(estimator.max_passes)
+    seconds: Any = estimator.time_limit
+    if seconds is not None and (not isinstance(seconds, numbers.Real) or not float(seconds) > 0):
+        message = f"time_limit={seconds!r}: give a positive number of seconds"
+        raise InputError(message)
+    check_features(estimator.features)
+
+
+def check_max_passes(limit: Any) -> None:
+    """Refuse limits below two passes."""
     if limit is not None and (not isinstance(limit, numbers.Integral) or int(limit) < 2):
         message = (
             f"max_passes={limit!r}: give a whole number; a fit needs at least two passes, one to set up "
             "and one to verify"
         )
         raise InputError(message)
-    seconds: Any = estimator.time_limit
-    if seconds is not None and (not isinstance(seconds, numbers.Real) or not float(seconds) > 0):
-        message = f"time_limit={seconds!r}: give a positive number of seconds"
-        raise InputError(message)
-    features: Any = estimator.features
+
+
+def check_features(features: Any) -> None:
+    """Refuse what is neither a feature map nor the text for one."""
     if features is not None and not isinstance(features, (str, FeatureMap)):
         message = f"features={features!r} is no feature map: see nysstream.features"
         raise InputError(message)

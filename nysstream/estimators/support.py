@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,18 +11,27 @@ import numpy as np
 from nysstream.arrays import single_threaded_blas
 from nysstream.errors import InputError
 from nysstream.estimators.kernel_machine import KernelMachine, tile_bytes
+from nysstream.estimators.kinked import fit_kinked, plan_kinked
+from nysstream.estimators.linear import LinearModel
+from nysstream.estimators.settings import check_features, check_max_passes, training_design
 from nysstream.journal import Entry, current_journal, journaling, key_of, remembered, settled
 from nysstream.operators.kernel import TILE_ROWS, KernelOperator, dense, in_order
 from nysstream.operators.pairwise import Kernel, Rows
+from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers import Status
 from nysstream.solvers.svm_dual import BoxDual, DualResult, solve_dual
 from nysstream.streaming import scheduler
+from nysstream.streaming.cache import clear_cache
+from nysstream.streaming.prefetch import slot_pool
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from nysstream.memory import Budget
     from nysstream.sources import RowSource
+    from nysstream.streaming.row_steps import Costs
     from nysstream.trace import Trace
 
     Vector = NDArray[np.float64]
@@ -33,13 +42,19 @@ if TYPE_CHECKING:
 _FEWEST = 200
 #: Problems of more rows than this have factors that gain by several threads.
 _ALONE = 4096
+#: What a fit leaves of an expansion.
+_EXPANDED = ("dual_coef_", "intercept_", "support_", "support_vectors_", "origin_", "n_support_")
 
 
 @dataclass(eq=False, repr=False)
 class Support(KernelMachine):
-    """Expansions in support vectors."""
+    """Expansions in support vectors, or coefficients of features."""
 
     C: float = 1.0
+    _: KW_ONLY
+    features: Any = None
+    max_passes: int | None = None
+    device: Any = None
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -47,6 +62,64 @@ class Support(KernelMachine):
         if isinstance(C, bool) or not isinstance(C, numbers.Real) or not 0 < float(C) < np.inf:
             message = f"C={C!r} is out of range: give a positive number"
             raise InputError(message)
+        check_features(self.features)
+        check_max_passes(self.max_passes)
+        if self.max_passes is not None and self.features is None:
+            message = f"max_passes={self.max_passes}: only fits with features= are made in passes"
+            raise InputError(message)
+
+    def _forget(self) -> None:
+        """Drop what an earlier fit left, which may have been of the other kind."""
+        for name in (*_EXPANDED, "kernel_", "coef_", "features_", "target_mean_"):
+            self.__dict__.pop(name, None)
+
+    def _fit_features(
+        self, source: RowSource, target: RowSource, weight: RowSource | None, costs: Costs, trace: Trace
+    ) -> None:
+        """Fit coefficients of the features to rows that are streamed."""
+        try:
+            design = training_design(self, source, target, weight, smallest_alpha=1.0)
+            plan = plan_kinked(design, memory=self.memory, rank="auto", n_columns=costs.n_columns)
+            fit = fit_kinked(
+                plan,
+                costs,
+                trace,
+                seed=as_seed(self.random_state),
+                tol=self.tol,
+                max_passes=self.max_passes,
+                time_limit=self.time_limit,
+                callback=self.callback,
+            )
+        finally:
+            slot_pool.clear()
+            clear_cache()
+        self.coef_, self.intercept_, self.features_ = fit.coef, fit.intercept, design.features
+        self.target_mean_ = np.zeros(len(fit.coef))
+        found = fit.result
+        self.n_iter_ = max(1, int(found.stats["iterations"]))
+        stats = {
+            "method": plan.method,
+            "iterations": found.stats["iterations"],
+            "passes_recalled": trace.n_recalled,
+            "duality_gap": found.stats["duality_gap"],
+            "objective": float(np.sum(found.stats["objective"])),
+            "n_support": found.stats["n_support"],
+            "n_problems": costs.n_columns,
+            "rank": plan.rank,
+            "n_rows": design.shape[0],
+            "n_features": design.shape[1],
+        }
+        history = [{**item, "objective": float(np.sum(item["objective"]))} for item in found.history]
+        self._finish(found.status, stats, history, trace, plan.budget)
+
+    def _n_predictors(self) -> int:
+        return int(self.intercept_.size)
+
+    def _windows(self, source: RowSource) -> Iterator[Vector]:
+        """Evaluate the expansion, or the features with their coefficients, at a few rows at a time."""
+        if not hasattr(self, "features_"):
+            return super()._windows(source)
+        return _Coefficients(self)._predict_windows(source)
 
     def _prepare(self, source: RowSource) -> tuple[Rows, Kernel, Budget]:
         """Read the rows and make them ready for the kernel."""
@@ -106,8 +179,7 @@ class Support(KernelMachine):
 
     def _stored(self) -> dict[str, Any]:
         """Name the arrays of the fitted model."""
-        names = ("dual_coef_", "intercept_", "support_", "support_vectors_", "origin_", "n_support_")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _EXPANDED}
 
     def _restore(self, arrays: dict[str, Vector], attributes: dict[str, Any]) -> None:
         for name in ("support_", "n_support_"):
@@ -126,6 +198,14 @@ class Support(KernelMachine):
             message = "its numbers of support vectors do not add up"
             raise ValueError(message)
         super()._restore(arrays, attributes)
+
+
+class _Coefficients(LinearModel):
+    """The coefficients of a machine with features, to be evaluated in passes."""
+
+    def __init__(self, machine: Support) -> None:
+        for name in ("coef_", "intercept_", "features_", "memory", "device", "precision"):
+            setattr(self, name, getattr(machine, name))
 
 
 def solve_all(

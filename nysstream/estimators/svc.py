@@ -1,4 +1,4 @@
-"""Support vector classification with kernels, to a duality gap."""
+"""Support vector classification with kernels or features, to a duality gap."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from nysstream.estimators.inputs import is_streamed, training_sources
 from nysstream.estimators.kernel_machine import check_lengths, read_column
 from nysstream.estimators.support import Support, solve_all
 from nysstream.estimators.targets import check_class_weight, class_factors, find_classes
+from nysstream.losses import Hinge
 from nysstream.solvers.svm_dual import BoxDual, DualResult
+from nysstream.streaming import Labels
+from nysstream.streaming.row_steps import Costs
 from nysstream.trace import Trace, tracing
 
 if TYPE_CHECKING:
@@ -34,7 +37,8 @@ class SVC(ClassifierMixin, Support):
     r"""Classification by the hinge loss in the space of a kernel, as :class:`sklearn.svm.SVC`.
 
     For each pair of classes minimises :math:`\tfrac12 \|f\|^2 + C \sum_i h_i \max(0, 1 - s_i (f(x_i) + b))`
-    with signs :math:`s_i = \pm 1` and f in the space of the kernel; pairs then vote.
+    with signs :math:`s_i = \pm 1` and f in the space of the kernel; pairs then vote. With ``features`` the
+    kernel is the inner product of these, and rows are streamed from wherever they are.
 
     Parameters
     ----------
@@ -54,15 +58,22 @@ class SVC(ClassifierMixin, Support):
     tol : float, default 1e-3
         Relative duality gap at which to stop, of every pair.
     time_limit : float, optional
-        Seconds, for each pair.
+        Seconds; of a kernel, for each pair.
     precision : {"single", "double"}
-        Of the kernel of more than 2048 rows.
+        Of the kernel of more than 2048 rows, or of products; what certifies these is always double.
     memory : int or str, optional
-        Limit for the process. What rows leave of it keeps rows of the kernel matrix.
+        Limit for the process. What rows leave of it keeps rows of the kernel matrix, or blocks of rows.
     random_state : int, default 0
         Chooses the rows to begin with.
     callback : callable, optional
-        Called with a record of every working set.
+        Called with a record of every working set, or pass.
+    features : FeatureMap or str, optional
+        Of :mod:`nysstream.features`, such as ``Fourier(4000)``; ``"none"`` for the columns as they are. Then
+        ``kernel``, ``gamma``, ``degree`` and ``coef0`` are not looked at.
+    max_passes : int, optional
+        Limit on reads of the rows, with features.
+    device : str, optional
+        As for :class:`nysstream.Ridge`, with features.
 
     Attributes
     ----------
@@ -75,14 +86,23 @@ class SVC(ClassifierMixin, Support):
         Of each support vector against each other class, laid out as in scikit-learn.
     intercept_ : ndarray, shape (c (c - 1) / 2,)
     kernel_ : Kernel
+    coef_ : ndarray, shape (c (c - 1) / 2, p)
+        With features, instead of what belongs to a kernel and its vectors.
+    features_ : FeatureMap
+        Likewise.
     n_features_in_, n_iter_, result_
 
     Notes
     -----
-    Cost: one pass, which leaves the rows in memory; then, for each pair, one row of its kernel matrix for
-    each variable that was ever in a working set, usually about twice the number of support vectors. Pairs are
-    solved in parallel. The whole matrix is never made. :func:`nysstream.solvers.svm_dual.solve_dual` tells
-    how.
+    Cost with a kernel: one pass, which leaves the rows in memory; then, for each pair, one row of its kernel
+    matrix for each variable that was ever in a working set, usually about twice the number of support
+    vectors. Pairs are solved in parallel. The whole matrix is never made.
+    :func:`nysstream.solvers.svm_dual.solve_dual` tells how.
+
+    Cost with features: one pass to set up, and one for each iteration, which all pairs share: ten to thirty
+    where a p x p matrix for each pair fits (:class:`nysstream.solvers.augmented.AugmentedLagrangian`),
+    otherwise tens to hundreds (:class:`nysstream.solvers.row_splitting.RowSplitting`). ``32 n`` bytes for
+    each pair are kept in memory up to 256 MiB, else in a scratch file.
 
     Examples
     --------
@@ -119,7 +139,7 @@ class SVC(ClassifierMixin, Support):
         InputError
             If an argument or a value of the data cannot be used; names it.
         MemoryBudgetError
-            If the rows do not fit ``memory``.
+            If the rows do not fit ``memory``, or, with features, a few blocks of them.
 
         Warns
         -----
@@ -127,17 +147,19 @@ class SVC(ClassifierMixin, Support):
             If a limit came first; the gap that was reached is kept.
         """
         self._check_settings()
+        self._forget()
         trace = Trace(listener=None)
         with tracing(trace):
-            codes, source, weights = self._labels(X, y, sample_weight)
-            rows, kernel, budget = self._prepare(source)
+            source, target, weight, stored, factors = self._labels(X, y, sample_weight)
             c = self.classes_.size
-            members = [np.flatnonzero((codes == k) & (weights > 0)) for k in range(c)]
-            for k, member in enumerate(members):
-                if member.size == 0:
-                    message = f"class {self.classes_[k]!r} has no row of positive weight: leave it out"
-                    raise InputError(message)
             pairs = list(combinations(range(c), 2))
+            if self.features is not None:
+                self._fit_features(source, target, weight, self._costs(pairs, stored, factors), trace)
+                return self
+            codes = np.searchsorted(stored, read_column(target))
+            weights = (np.ones(len(codes)) if weight is None else read_column(weight)) * factors[codes]
+            rows, kernel, budget = self._prepare(source)
+            members = [np.flatnonzero((codes == k) & (weights > 0)) for k in range(c)]
             problems = []
             for i, j in pairs:
                 chosen = np.sort(np.concatenate([members[i], members[j]]))
@@ -151,8 +173,8 @@ class SVC(ClassifierMixin, Support):
         self._conclude(results, trace, budget, source.shape)
         return self
 
-    def _labels(self, X: Any, y: Any, sample_weight: Any) -> tuple[NDArray[np.intp], Any, Vector]:
-        """Find the classes; gives the number of each row's class, the rows, and weights."""
+    def _labels(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any, Vector, Vector]:
+        """Find the classes; gives rows, targets, weights, the classes as stored, and their factors."""
         in_memory = y is not None and not is_streamed(y) and not isinstance(y, str)
         if in_memory:
             labels = column_or_1d(check_array(y, ensure_2d=False, dtype=None, input_name="y"), warn=True)
@@ -161,8 +183,7 @@ class SVC(ClassifierMixin, Support):
             y = numbers.astype(np.float64)
         source, target, weight = training_sources(self, X, y, sample_weight)
         check_lengths(source, target, weight)
-        n = source.shape[0]
-        stored, _ = find_classes(target, weight)
+        stored, sums = find_classes(target, weight)
         if not in_memory:
             self.classes_ = stored.astype(np.int64) if np.all(stored == np.rint(stored)) else stored
         if stored.size < 2:
@@ -171,10 +192,23 @@ class SVC(ClassifierMixin, Support):
                 f"contains only one class: {self.classes_[0]!r}"
             )
             raise InputError(message)
-        codes = np.searchsorted(stored, read_column(target))
-        weights = np.ones(n) if weight is None else read_column(weight)
-        factors = class_factors(self.class_weight, self.classes_, np.bincount(codes).astype(np.float64))
-        return codes, source, weights * factors[codes]
+        counts = sums if weight is None else find_classes(target, None)[1]
+        factors = class_factors(self.class_weight, self.classes_, counts)
+        empty = np.flatnonzero(factors * sums == 0)
+        if empty.size:
+            message = f"class {self.classes_[empty[0]]!r} has no row of positive weight: leave it out"
+            raise InputError(message)
+        return source, target, weight, stored, factors
+
+    def _costs(self, pairs: list[tuple[int, int]], stored: Vector, factors: Vector) -> Costs:
+        """Say what errors cost: a column for each pair of classes, which does not see the others' rows."""
+        c, two = self.classes_.size, self.classes_.size == 2
+        costs, targets = np.zeros((c, len(pairs))), np.zeros((c, len(pairs)))
+        for k, (i, j) in enumerate(pairs):
+            costs[[i, j], k] = self.C * factors[[i, j]]
+            # The sign of two classes is turned, so that positive decisions mean the second.
+            targets[j if two else i, k] = 1.0
+        return Costs(Hinge(), costs, Labels(stored), targets)
 
     def _keep(self, source: Any, codes: Any, pairs: Any, problems: Any, results: list[DualResult]) -> None:
         """Lay out the coefficients as scikit-learn does."""

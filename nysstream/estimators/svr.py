@@ -1,4 +1,4 @@
-"""Support vector regression with kernels, to a duality gap."""
+"""Support vector regression with kernels or features, to a duality gap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from nysstream.errors import InputError
 from nysstream.estimators.inputs import is_streamed, training_sources
 from nysstream.estimators.kernel_machine import check_lengths, read_column, read_targets
 from nysstream.estimators.support import Support, solve_all
+from nysstream.losses import EpsilonInsensitive
 from nysstream.solvers.svm_dual import BoxDual
+from nysstream.streaming.row_steps import Costs
 from nysstream.trace import Trace, tracing
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class SVR(RegressorMixin, Support):
         Not negative: errors up to this cost nothing.
     kernel, gamma, degree, coef0, tol, time_limit, precision, memory, random_state, callback
         As for :class:`nysstream.SVC`.
+    features, max_passes, device
+        As for :class:`nysstream.SVC`.
 
     Attributes
     ----------
@@ -52,6 +56,10 @@ class SVR(RegressorMixin, Support):
     dual_coef_ : ndarray, shape (1, s)
     intercept_ : ndarray, shape (1,)
     kernel_ : Kernel
+    coef_ : ndarray, shape (1, p)
+        With features, instead of what belongs to a kernel and its vectors.
+    features_ : FeatureMap
+        Likewise.
     n_features_in_, n_iter_, result_
 
     Notes
@@ -91,7 +99,7 @@ class SVR(RegressorMixin, Support):
         InputError
             If an argument or a value of the data cannot be used; names it.
         MemoryBudgetError
-            If the rows do not fit ``memory``.
+            If the rows do not fit ``memory``, or, with features, a few blocks of them.
 
         Warns
         -----
@@ -99,6 +107,7 @@ class SVR(RegressorMixin, Support):
             If a limit came first; the gap that was reached is kept.
         """
         self._check_settings()
+        self._forget()
         trace = Trace()
         with tracing(trace):
             if y is not None and not is_streamed(y) and not isinstance(y, str):
@@ -110,6 +119,10 @@ class SVR(RegressorMixin, Support):
                     f"{stored.name} has {stored.shape[1]} columns; {type(self).__name__} fits one target"
                 )
                 raise InputError(message)
+            if self.features is not None:
+                costs = Costs(EpsilonInsensitive(float(self.epsilon)), np.full((1, 1), float(self.C)))
+                self._fit_features(source, stored, weight, costs, trace)
+                return self
             target = read_column(stored)
             if not np.isfinite(target).all():
                 message = "the targets contain NaN or infinity; replace or remove such values"

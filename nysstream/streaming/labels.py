@@ -34,7 +34,7 @@ class Labels:
         xp = namespace(target)
         classes = xp.asarray(self.classes, device=getattr(target, "device", None))
         same = target[:, :1] == classes[None, :]
-        return xp.astype(xp.argmax(same, axis=1), xp.float64)[:, None]
+        return xp.astype(xp.argmax(xp.astype(same, xp.int8), axis=1), xp.float64)[:, None]
 
     def weigh(self, codes: Array, weight: Array | None) -> Array | None:
         """Multiply the rows' weights by those of their classes."""
