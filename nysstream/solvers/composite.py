@@ -151,7 +151,7 @@ class Composite:
     def floor(self, at: Evaluation) -> Vector:
         """Give what no objective is below: every row's least loss, and the regularizer's least value."""
         least = self.regularizer.conjugate(np.zeros_like(at.gradient))
-        return -at.conjugate[0] - self._over_columns(least, np.sum)
+        return np.asarray(-at.conjugate[0] - self._over_columns(least, np.sum))
 
     def certify(self, W: Block, at: Evaluation) -> Certified:
         """Measure how good coefficients are, by what a pass told about them."""
