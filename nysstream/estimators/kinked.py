@@ -15,7 +15,7 @@ from nysstream.estimators.planning import AUTO_RANK, N_PROBES, check_rank, essen
 from nysstream.features import Identity
 from nysstream.journal import current_journal, settled
 from nysstream.losses import Hinge
-from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.sketching.of_statistics import sketch_of
 from nysstream.sketching.shifted_inverse import ShiftedInverse
 from nysstream.sketching.test_matrix import TestMatrix
@@ -24,7 +24,7 @@ from nysstream.solvers.augmented import AugmentedLagrangian
 from nysstream.solvers.dual_bundle import BUNDLE
 from nysstream.solvers.kinked import KinkedProblem
 from nysstream.solvers.row_splitting import Majorant, RowSplitting
-from nysstream.streaming import Centering, SetUp, centering_of, pass_needs, reduce, scheduler
+from nysstream.streaming import Centering, SetUp, centering_of, pass_needs, process_bytes, reduce, scheduler
 from nysstream.streaming.augmented_kernels import AugmentedStep
 from nysstream.streaming.panels import scaled_inplace
 from nysstream.streaming.row_steps import Costs, RowStep
@@ -89,7 +89,7 @@ def _choose(
     """Take what an earlier run of the job took, or the first method that fits."""
     limit = parse_memory(memory)
     kind, threads = scheduler()
-    base = {"process": resident_bytes(), "allowance": ALLOWANCE}
+    base = {"process": process_bytes(), "allowance": ALLOWANCE}
     # Other processes have no part in this one's rows, and journals keep what passes give.
     returned = current_journal() is not None or kind not in ("threads", "synchronous")
     plan = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: The first penalty parameter, as a share of what goes with errors of unit size; its growth after good steps
 #: and after steps that were too long; and its bound, in the same unit.
-_FIRST, _GROWTH, _CUT, _LARGEST = 0.1, 2.0, 0.7, 1e5
+_FIRST, _GROWTH, _CUT, _LARGEST = 0.1, 2.0, 0.7, 1e7
 #: A step must gain this part of what its model promises, up to rounding.
 _ARMIJO = 0.1
 _ROUNDING = {4: 1e-6, 8: 1e-11}
@@ -118,7 +118,7 @@ class AugmentedLagrangian(KinkedSolver[AugmentedState]):
     def init(self, problem: KinkedProblem, start: Any) -> AugmentedState:
         """Start at zero coefficients, for no pass."""
         certificate, k = Certificate.of(problem), problem.costs.n_columns
-        sigma, none = np.full(k, _FIRST * problem.sigma), np.zeros(k)
+        sigma, none = _FIRST * problem.sigma, np.zeros(k)
         return AugmentedState(
             certificate.best,
             certificate.intercept,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Points that are held: the best combination so far, and the last ones.
 BUNDLE = 10
 #: Exchanges between two points, at most.
-_EXCHANGES = 200
+_EXCHANGES = 1000
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,10 +67,15 @@ class KinkedProblem:
     passes: int = field(default=0)
 
     @property
-    def sigma(self) -> float:
-        """Give the penalty parameter that goes with errors of the size of the unit."""
+    def sigma(self) -> Vector:
+        """Give the columns' penalty parameters that go with errors of the size of the unit, (k,).
+
+        Factors may differ by orders of magnitude, and what is too small soon grows: so their geometric mean.
+        """
         factors = self.costs.factors
-        return float(np.mean(factors[factors > 0])) / self.unit
+        logarithms = np.log(factors, out=np.zeros_like(factors), where=factors > 0)
+        count = np.maximum(np.sum(factors > 0, axis=0), 1)
+        return np.asarray(np.exp(logarithms.sum(axis=0) / count) / self.unit)
 
     def validate(self, needs: frozenset[str]) -> None:
         """Refuse a problem without a weight, or without a matrix that is needed."""

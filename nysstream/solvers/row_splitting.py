@@ -123,7 +123,7 @@ class RowSplitting(KinkedSolver[SplitState]):
 
     def init(self, problem: KinkedProblem, start: Any) -> SplitState:
         """Start at zero coefficients, for no pass."""
-        certificate, sigma = Certificate.of(problem), _FIRST * problem.sigma
+        certificate, sigma = Certificate.of(problem), _FIRST * float(problem.sigma.mean())
         first = certificate.intercept
         return SplitState(certificate.best, first, sigma, first, sigma, certificate)
 

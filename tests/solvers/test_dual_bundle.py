@@ -28,7 +28,7 @@ def test_the_best_combination(rng):
             constraints={"type": "eq", "fun": lambda s: s.sum() - 1},
             options={"ftol": 1e-13},
         )
-        np.testing.assert_allclose(bundle.value[j], -found.fun, rtol=1e-6)
+        assert (1 - 1e-3) * -found.fun <= bundle.value[j] <= -found.fun * (1 + 1e-6)
 
 
 def test_points_that_go_leave_their_share(rng):
