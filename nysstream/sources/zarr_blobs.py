@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zarr.abc.store import RangeByteRequest, SuffixByteRequest
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
     import numpy as np
     import zarr
     from numpy.typing import NDArray
+    from zarr.abc.store import ByteRequest
 
     from nysstream.sources.fetching import Request
 
 #: Indexes of shards that are kept: one is wanted for each block of its shard.
 _KEPT = 32
+#: Bytes that the kernel is told of before they are read.
+_AHEAD_BYTES = 16 << 20
+_TELLS = hasattr(os, "posix_fadvise")
 
 
 class WholeBlob(Protocol):
@@ -62,23 +68,49 @@ class FileBlob(OpenFile):
 
 
 class LocalBlobs:
-    """Chunks in files under a directory."""
+    """Chunks in files under a directory.
+
+    The kernel reads ahead within a file, but not from one to the next: a disk would stand still while
+    a chunk is decoded. So it is told which files, or parts of them, come next.
+
+    Parameters
+    ----------
+    root : str
+    nbytes : int
+        Size of what is read at once, about.
+    requests : iterable of Request
+        What will be read, in order.
+    """
 
     at_once = 1
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, root: str, nbytes: int, requests: Iterable[Request] = ()) -> None:
+        self._root, self._nbytes = root, nbytes
+        self._coming = iter(requests)
+        self._told: deque[str] = deque()
 
-    def expecting(self, _requests: Iterable[Request]) -> LocalBlobs:
-        """Give itself: the kernel reads ahead."""
-        return self
+    def expecting(self, requests: Iterable[Request]) -> LocalBlobs:
+        """Give the same blobs, of which the kernel is told what is read next."""
+        return LocalBlobs(self._root, self._nbytes, requests) if _TELLS else self
 
     def close(self) -> None:
-        """Do nothing."""
+        """Tell of nothing more."""
+        self._coming = iter(())
+
+    def _tell(self, key: str) -> None:
+        """Keep the kernel told of the request for ``key``, which is read now, and of a few after it."""
+        ahead = max(1, _AHEAD_BYTES // max(1, self._nbytes))
+        for name, span in itertools.islice(self._coming, max(0, 1 + ahead - len(self._told))):
+            self._told.append(name)
+            with contextlib.suppress(OSError):  # whoever reads it will say what is wrong
+                _will_need(f"{self._root}/{name}", span)
+        while key in self._told and self._told.popleft() != key:
+            pass
 
     def get(self, keys: Iterable[str]) -> Iterator[FileBlob | None]:
         """Open one file at a time; None for those absent."""
         for key in keys:
+            self._tell(key)
             try:
                 blob = FileBlob(f"{self._root}/{key}")
             except (FileNotFoundError, NotADirectoryError):
@@ -100,6 +132,16 @@ class LocalBlobs:
                 yield False
             else:
                 yield True
+
+
+def _will_need(path: str, span: ByteRequest | None) -> None:
+    """Have the kernel begin to read a file, or a range of its bytes."""
+    start, count = (span.start, span.end - span.start) if isinstance(span, RangeByteRequest) else (0, 0)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.posix_fadvise(fd, start, count, os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(fd)
 
 
 class MemoryBlob:
@@ -208,5 +250,5 @@ class RemoteBlobs:
 def blobs_of(array: zarr.Array[Any], nbytes: int) -> LocalBlobs | RemoteBlobs:
     """Where the chunks of ``array`` are read from, in objects or parts of about ``nbytes``."""
     if isinstance(array.store, LocalStore):
-        return LocalBlobs(os.path.abspath(os.path.join(array.store.root, array.path)))
+        return LocalBlobs(os.path.abspath(os.path.join(array.store.root, array.path)), nbytes)
     return RemoteBlobs(array.store, array.path, nbytes)

@@ -232,10 +232,11 @@ class ZarrReader:
                 if shard is None:
                     yield key, None
                     continue
-                (blob,) = self._blobs.ranged([key])
+                found: list[list[tuple[int, int, Piece]]] = []
                 try:
-                    index = None if blob is None else blob.edge(shard.index_bytes, at_start=shard.at_start)
-                    found = [] if index is None else _runs_of(index, shard, chunk, piece)[0]
+                    for blob in self._blobs.ranged([key]):  # a file is open while the loop runs
+                        edge = blob and blob.edge(shard.index_bytes, at_start=shard.at_start)
+                        found = [] if edge is None else _runs_of(edge, shard, chunk, piece)[0]
                 except Exception:  # whoever reads the rows will say what is wrong
                     return
                 for run in found:

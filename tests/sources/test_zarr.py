@@ -15,7 +15,7 @@ import zarr
 
 import nysstream.sources as sources
 from nysstream.errors import DataWarning, InputError, MissingChunksError, SourceError
-from nysstream.sources import ZarrSource, as_source
+from nysstream.sources import ZarrSource, as_source, zarr_blobs
 from nysstream.sources.zarr_store import location_of
 
 VALUES = np.arange(200.0).reshape(50, 4) + 1
@@ -279,3 +279,34 @@ def test_a_secret_in_the_address_of_a_store_is_not_shown(tmp_path):
     obstore = pytest.importorskip("obstore")
     web_store = obstore.store.HTTPStore.from_url("https://user:hunter2@example.org/x.zarr")
     assert location_of(zarr.storage.ObjectStore(web_store, read_only=True)) is None
+
+
+@pytest.mark.skipif(not zarr_blobs._TELLS, reason="this kernel cannot be told")
+@pytest.mark.parametrize("shards", [None, (20, 4)])
+def test_the_kernel_is_told_of_a_few_chunks_before_they_are_read(tmp_path, monkeypatch, shards):
+    array = make(tmp_path / "x.zarr", shards=shards, compressors=None, fill_value=-1)
+    array[20:40] = -1  # absent: nothing to tell of, and no error
+    told, tell = [], zarr_blobs._will_need
+
+    def spy(path, span):
+        told.append((path, span))
+        tell(path, span)
+
+    monkeypatch.setattr(zarr_blobs, "_will_need", spy)
+    monkeypatch.setattr(zarr_blobs, "_AHEAD_BYTES", 1)  # one ahead
+    source = sources.open(tmp_path / "x.zarr", missing_chunks="fill")
+    runs = [slice(i, i + 10) for i in range(0, 50, 10)]
+    reads = source.in_turn(runs)
+    counts = []
+    for rows in runs:
+        np.testing.assert_array_equal(reads.read(rows), array[rows])
+        counts.append(len(told))
+    reads.close()
+    assert told == sorted(set(told), key=told.index)  # each once
+    if shards is None:
+        assert [path.rsplit("/", 2)[-2:][0] for path, _ in told] == ["0", "1", "2", "3", "4"]
+        assert counts == [2, 3, 4, 5, 5]
+    else:
+        assert [span.end - span.start for _, span in told] == [10 * 4 * 8] * 3
+    np.testing.assert_array_equal(source.read(slice(0, 50)), array[:])  # not announced: nobody is told
+    assert len(told) == counts[-1]
