@@ -235,7 +235,7 @@ class ZarrReader:
                 found: list[list[tuple[int, int, Piece]]] = []
                 try:
                     for blob in self._blobs.ranged([key]):  # a file is open while the loop runs
-                        edge = blob and blob.edge(shard.index_bytes, at_start=shard.at_start)
+                        edge = None if blob is None else blob.edge(shard.index_bytes, at_start=shard.at_start)
                         found = [] if edge is None else _runs_of(edge, shard, chunk, piece)[0]
                 except Exception:  # whoever reads the rows will say what is wrong
                     return
