@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -147,25 +146,6 @@ def test_functions_remember_their_passes_too(tmp_path, data):
     np.testing.assert_array_equal(records[0][0], records[1][0])
     assert not any(records[0][1])
     assert all(records[1][1])
-
-
-def test_of_tables_as_long_as_the_data_one_is_kept(tmp_path, data):
-    place = tmp_path / "c"
-    make = partial(ns.Ridge, 1e-2, solver="sketchysaga", tol=1e-3)
-    whole = make().fit(*data)
-    model, crashes = fit_in_pieces(make, *data, place)
-    assert crashes > 1
-    np.testing.assert_array_equal(model.coef_, whole.coef_)
-    assert model.result_.stats["passes"] == whole.result_.stats["passes"]
-    (table,) = (place / "entries").glob("*-table")
-    assert len(list((place / "entries").iterdir())) > 5
-    # The next epoch cannot do without it.
-    shutil.rmtree(table)
-    with (
-        pytest.raises(CheckpointError, match="lacks the table"),
-        ns.checkpointing(place, resume=True),
-    ):
-        make().set_params(tol=1e-9).fit(*data)
 
 
 def test_sampled_sparse_rows_come_back(tmp_path):

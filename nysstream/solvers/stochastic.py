@@ -111,7 +111,7 @@ class Stochastic(Solver[FiniteSum, EpochState]):
         """Run an epoch, and evaluate where that is due; or verify what single precision has found."""
         if not state.precise and state.certified.measure.max() <= self.tol:
             return self._evaluate(problem, replace(state, V=state.best), precise=True)
-        state = remembered_epoch(self, problem, state, lambda first: Epoch(self, problem, first).run())
+        state = remembered_epoch(self, problem, state, lambda first=state: Epoch(self, problem, first).run())  # type: ignore[misc]
         if self._due(state):
             state = self._evaluate(problem, state, precise=state.certified.measure.max() < PRECISE)
         if not problem.outcome.loss.quadratic and state.epoch & (state.epoch - 1) == 0:
