@@ -67,6 +67,15 @@ class Support(KernelMachine):
         if self.max_passes is not None and self.features is None:
             message = f"max_passes={self.max_passes}: only fits with features= are made in passes"
             raise InputError(message)
+        self._check_device(exact=self.features is None)
+
+    def _check_device(self, *, exact: bool) -> None:
+        """Refuse a device for what does not run on one."""
+        if exact and self.device not in (None, "cpu"):
+            message = (
+                f"device={self.device!r}: kernels are evaluated on the CPU; give features= to use another"
+            )
+            raise InputError(message)
 
     def _forget(self) -> None:
         """Drop what an earlier fit left, which may have been of the other kind."""
@@ -117,6 +126,7 @@ class Support(KernelMachine):
 
     def _windows(self, source: RowSource) -> Iterator[Vector]:
         """Evaluate the expansion, or the features with their coefficients, at a few rows at a time."""
+        self._check_device(exact=not hasattr(self, "features_"))
         if not hasattr(self, "features_"):
             return super()._windows(source)
         return _Coefficients(self)._predict_windows(source)

@@ -28,7 +28,7 @@ OWN = {
     "elastic-net": CERTIFICATES | {"alpha", "l1_ratio", "positive"},
     "bounded": CERTIFICATES | {"lower", "upper", "alpha", "l1_ratio"},
     "logistic": CERTIFICATES | {"C", "l1_ratio", "class_weight", "classes"},
-    "linear-svc": CERTIFICATES | {"C", "class_weight", "classes"},
+    "linear-svc": CERTIFICATES | {"C", "class_weight", "classes", "loss"},
     "poisson": CERTIFICATES | {"alpha"},
     "gamma": CERTIFICATES | {"alpha"},
     "tweedie": CERTIFICATES | {"alpha", "power"},
@@ -261,7 +261,7 @@ def test_kernels_are_settings_too(cli, problem, tmp_path):
     assert "3 models, by working sets" in page
     refused = cli("score", "m", store, *given, "--device", "cuda")
     assert refused.code == 2
-    assert "--device cuda: a SVC does not take it" in refused.err
+    assert "--device cuda: kernels are evaluated on the CPU; give features=" in refused.err
 
 
 def test_a_report_shows_the_gap(cli, problem, tmp_path):
