@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-CHUNK_ROWS, N_COLUMNS, N_CHUNKS = 4096, 256, 640  # 4 MiB each
+CHUNK_ROWS, N_COLUMNS, N_CHUNKS = 4096, 256, 720  # 4 MiB each
 
 CHILD = """
 import json, re, sys, warnings
