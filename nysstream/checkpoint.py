@@ -107,7 +107,6 @@ class Checkpoint(Journal):
         self.every = every
         self._waiting: dict[str, tuple[str, Entry]] = {}
         self._waiting_bytes = 0
-        self._dropped: list[str] = []
         self._written = time.monotonic()
         self._lock = threading.RLock()  # kernel rows are evaluated by several threads
         self._n_jobs = 0
@@ -150,16 +149,8 @@ class Checkpoint(Journal):
         if due:
             self.flush()
 
-    def drop(self, key: str) -> None:
-        """Remove an entry, after what waits was written."""
-        with self._lock:
-            if self._waiting.pop(key, None) is None:
-                self._dropped.append(key)
-            if not self._waiting:
-                self.flush()
-
     def flush(self) -> None:
-        """Write what waits, and remove what was dropped."""
+        """Write what waits."""
         with self._lock:
             while self._waiting:
                 key = next(iter(self._waiting))
@@ -167,9 +158,6 @@ class Checkpoint(Journal):
                 del self._waiting[key]
             self._waiting_bytes = 0
             self._written = time.monotonic()
-            while self._dropped:
-                self._remove(self._dropped[-1])
-                self._dropped.pop()
 
     def declare(self, facts: dict[str, Any]) -> None:
         """Compare with the job that the checkpoint is of."""
@@ -265,15 +253,6 @@ class Checkpoint(Journal):
                     write_bundle(str(partial), None, entry.arrays, entry.facts, name=name)
             else:
                 write_bundle(self._place, self._path(key), entry.arrays, entry.facts, name=name)
-        except Exception as error:
-            raise self._unwritable(error) from error
-
-    def _remove(self, key: str) -> None:
-        try:
-            if isinstance(self._place, Path):
-                shutil.rmtree(self._place / self._path(key), ignore_errors=True)
-            else:
-                sync(self._place.delete_dir(self._path(key)))
         except Exception as error:
             raise self._unwritable(error) from error
 

@@ -57,10 +57,6 @@ class Journal(ABC):
         """Keep an entry; ``name`` is for people who look into the journal."""
 
     @abstractmethod
-    def drop(self, key: str) -> None:
-        """Give an entry up, if there is one, as soon as all that was kept before outlasts this process."""
-
-    @abstractmethod
     def flush(self) -> None:
         """See to it that everything kept outlasts this process."""
 
