@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-FORMAT, VERSION = "nysstream-checkpoint", 2
+FORMAT, VERSION = "nysstream-checkpoint", 1
 #: Bytes that may wait to be written.
 _WAITING = 256 << 20
 

@@ -45,8 +45,6 @@ class Journal(ABC):
         #: Entries that this run found and those that it made.
         self.n_recalled = self.n_kept = 0
         self._settled: dict[str, int] = {}
-        #: Key of the epoch that was run or recalled last.
-        self.newest_epoch: str | None = None
 
     @abstractmethod
     def recall(self, key: str) -> Entry | None:
