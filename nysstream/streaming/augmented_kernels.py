@@ -9,18 +9,16 @@ import numpy as np
 
 from nysstream.arrays import namespace
 from nysstream.streaming.kernels import rescale, unscale
-from nysstream.streaming.panels import TALL_ROWS, add_products, assemble, empty_panels, panel_bytes
-from nysstream.streaming.panels import panel_work_bytes as panel_work
-from nysstream.streaming.reduction import (
-    Part,
-    Tile,
-    accumulate,
-    cast,
-    column_sums,
-    multiply_back,
-    zero_product,
+from nysstream.streaming.panels import (
+    TALL_ROWS,
+    add_products,
+    empty_panels,
+    hessian,
+    panel_bytes,
+    panel_work_bytes,
 )
-from nysstream.streaming.row_steps import Costs, Multipliers, RowStep, by_sign, supporting, weighed
+from nysstream.streaming.reduction import Part, Tile, cast
+from nysstream.streaming.row_steps import Costs, Multipliers, RowStep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +32,8 @@ Vector = Any  # ndarray, shape (k,)
 
 #: Lengths of steps whose value is looked at, as shares of the whole one, which comes first.
 LENGTHS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.08, 0.04, 0.02, 0.01)
+#: What their sums are called.
+_ENVELOPES = tuple(f"envelope-{i}" for i in range(len(LENGTHS)))
 #: A multiplier this close to the end of its range is at the end, relative to what it is a difference of.
 _AT_END = 1e-14
 
@@ -131,6 +131,7 @@ class AugmentedStep(RowStep):
     chosen: NDArray[np.bool_]
     number: int = 0
     after: RowState | None = None
+    further_sums = (*_ENVELOPES, "envelope")
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         arrays = (self.vectors, self.intercept, self.directions, self.direction_intercept, self.sigma)
@@ -157,7 +158,8 @@ class AugmentedStep(RowStep):
     def work_bytes(self, design: DesignMatrix, tile_rows: int) -> int:
         """Count what envelopes make of a tile, in float64, and the rows of a matrix."""
         p, k = design.shape[1], self.costs.n_columns
-        panels = panel_work(design, tile_rows) + design.dtype.itemsize * tile_rows * p if self.hessians else 0
+        inside = design.dtype.itemsize * tile_rows * p
+        panels = panel_work_bytes(design, tile_rows) + inside if self.hessians else 0
         return super().work_bytes(design, tile_rows) + 32 * 8 * tile_rows * k + panels
 
     def prepare(self, design: DesignMatrix, device: Device) -> tuple[Any, ...]:
@@ -171,13 +173,9 @@ class AugmentedStep(RowStep):
 
     def start(self, design: DesignMatrix, device: Device) -> Part:
         """Begin with zeros."""
-        p, k = self.vectors.shape
-        part = {"products": zero_product(design, device, 4 * k), "support": np.zeros(1)}
-        part["totals"] = device.zeros((4 * k,), np.float64)
-        names = ("loss", "conjugate-above", "conjugate-below", "envelope")
-        part |= {name: device.zeros((k,), np.float64) for name in (*names, *map(_at, range(len(LENGTHS))))}
+        part = super().start(design, device)
         for j in self.hessians:
-            part |= {f"{j}:{key}": value for key, value in empty_panels(p, device).items()}
+            part |= empty_panels(design.shape[1], device, f"{j}:gram")
         return part
 
     def add(self, part: Part, tile: Tile, prepared: tuple[Any, ...]) -> Part:
@@ -199,14 +197,13 @@ class AugmentedStep(RowStep):
             return factors * loss.value(s, y) + 0.5 * sigma * (v - s) ** 2
 
         values = {}
-        for i, length in enumerate(LENGTHS[1:], 1):
+        for name, length in zip(_ENVELOPES[1:], LENGTHS[1:], strict=True):
             v = a + (length - 1.0) * step + u
-            values[_at(i)] = envelope(v, loss.prox(v, factors / sigma, y), sigma)
+            values[name] = envelope(v, loss.prox(v, factors / sigma, y), sigma)
         v = a + u
-        s = loss.prox(v, factors / sigma, y)
-        multiplier = sigma * (v - s)
-        values[_at(0)] = envelope(v, s, sigma)
-        above, below, conjugate_above, conjugate_below = by_sign(self.costs, multiplier, s, factors, y)
+        copy = loss.prox(v, factors / sigma, y)
+        multiplier = sigma * (v - copy)
+        values[_ENVELOPES[0]] = envelope(v, copy, sigma)
         new = xp.where(update, multiplier / next_sigma, u)
         self.hand_over(part, tile, xp.concat([u, new], axis=1))
         v = a + new
@@ -215,59 +212,35 @@ class AugmentedStep(RowStep):
         size, rounding = xp.abs(slope), _AT_END * next_sigma * (xp.abs(v) + xp.abs(s))
         free = (size > 0) & (size < factors - rounding)
         curvature = xp.where(free, next_sigma + xp.zeros_like(a), xp.zeros_like(a))
-        values |= {
-            "loss": factors * loss.value(a, y),
-            "conjugate-above": conjugate_above,
-            "conjugate-below": conjugate_below,
-            "envelope": envelope(v, s, next_sigma),
-            "back": xp.concat([above, below, slope, curvature], axis=1),
-        }
-        values = weighed(tile.weight, values)
-        T = values.pop("back")
-        for name, x in values.items():
-            part[name] = part[name] + column_sums(x)
-        part["support"] += supporting(multiplier, tile.weight)
-        part["totals"] = part["totals"] + column_sums(T)
-        part["products"] = accumulate(part["products"], multiply_back(tile.Z, cast(T, fitted.dtype)))
+        values["envelope"] = envelope(v, s, next_sigma)
+        T = self.gather(part, tile, (factors, y), a, multiplier, copy, values, [slope, curvature])
         for j in self.hessians:
             weight = T[:, 3 * k + j]
             (rows,) = xp.nonzero(weight > 0)
             if rows.shape[0]:
                 Z = tile.Z[rows] if hasattr(tile.Z, "indptr") else xp.take(tile.Z, rows, axis=0)
-                panels = {key[len(f"{j}:") :]: part[key] for key in part if key.startswith(f"{j}:")}
-                add_products(panels, Z, cast(xp.take(weight, rows), fitted.dtype))
-                part |= {f"{j}:{key}": panel for key, panel in panels.items()}
+                add_products(part, Z, cast(xp.take(weight, rows), fitted.dtype), f"{j}:gram")
         return part
 
     def finish(self, design: DesignMatrix, part: Part) -> AugmentedSums:
         """Take off the means and scale; eliminate the intercepts from the matrices."""
-        p, k = self.vectors.shape
+        k = self.costs.n_columns
         products = rescale(design, part["products"], part["totals"])
-        above, below, gradient, cross = np.split(products, 4, axis=1)
-        up, down, total, curvature = np.split(part["totals"], 4)
+        gradient, cross = products[:, 2 * k : 3 * k], products[:, 3 * k :]
+        total, curvature = part["totals"][2 * k : 3 * k], part["totals"][3 * k :]
         at_least = np.maximum(curvature, self.least)
         hessians = {}
         for j in self.hessians:
-            panels = {key[len(f"{j}:") :]: part[key] for key in part if key.startswith(f"{j}:")}
-            full = assemble(panels, p)
-            assert full is not None
-            if self.fit_intercept and curvature[j] > 0:
-                # The means of these rows go with the intercept, wherever the origin is.
-                c = part["products"][:, 3 * k + j]
-                full -= np.outer(c / curvature[j], c)
-            if design.centering is not None:
-                full /= design.centering.scale[:, None]
-                full /= design.centering.scale[None, :]
+            c, total_j = part["products"][:, 3 * k + j], curvature[j]
+            full = hessian(part, design, c, total_j, fit_intercept=self.fit_intercept, name=f"{j}:gram")
             if self.fit_intercept and curvature[j] > 0:
                 # What the lower bound of the curvature leaves of them.
                 full += np.outer(cross[:, j] * (1 / curvature[j] - 1 / at_least[j]), cross[:, j])
             hessians[j] = full
-        conjugates = part["conjugate-above"], part["conjugate-below"]
-        multipliers = Multipliers(above, below, up, down, *conjugates)
         return AugmentedSums(
             part["loss"],
-            multipliers,
-            np.stack([part[_at(i)] for i in range(len(LENGTHS))]),
+            Multipliers.of(part, products, k),
+            np.stack([part[name] for name in _ENVELOPES]),
             part["envelope"],
             gradient,
             total,
@@ -277,7 +250,3 @@ class AugmentedStep(RowStep):
             int(part["support"][0]),
             self.collected(design, part),
         )
-
-
-def _at(i: int) -> str:
-    return f"envelope-{i}"

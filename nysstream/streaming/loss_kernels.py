@@ -13,8 +13,8 @@ from nysstream.streaming.kernels import rescale, unscale
 from nysstream.streaming.panels import (
     TALL_ROWS,
     add_products,
-    assemble,
     empty_panels,
+    hessian,
     panel_bytes,
     panel_work_bytes,
 )
@@ -158,7 +158,7 @@ class LossSums(Reduction):
         for name in ("loss", "slope", "curvature", "move", *_CONJUGATES):
             part[name] = device.zeros((k,), np.float64)
         for j in self.hessians:
-            part |= {f"{j}:{key}": value for key, value in empty_panels(p, device).items()}
+            part |= empty_panels(p, device, f"{j}:gram")
         return part
 
     def add(self, part: Part, tile: Tile, prepared: tuple[Array, Array]) -> Part:
@@ -188,30 +188,19 @@ class LossSums(Reduction):
         T = xp.concat([sums[name] for name in wanted], axis=1)
         part["products"] = accumulate(part["products"], multiply_back(tile.Z, cast(T, fitted.dtype)))
         for j in self.hessians:
-            panels = {key[len(f"{j}:") :]: part[key] for key in part if key.startswith(f"{j}:")}
-            add_products(panels, tile.Z, cast(sums["curvature"][:, j], fitted.dtype))
-            part |= {f"{j}:{key}": panel for key, panel in panels.items()}
+            add_products(part, tile.Z, cast(sums["curvature"][:, j], fitted.dtype), f"{j}:gram")
         return part
 
     def finish(self, design: DesignMatrix, part: Part) -> LossValues:
         """Take off the means and scale; eliminate the intercepts from the Hessians."""
         p = design.shape[1]
-        hessians, k = [], self.intercept.size
+        k, total = self.intercept.size, part["curvature"]
         blocks = [part["products"][:, i : i + k] for i in range(0, part["products"].shape[1], k)]
         gradient, cross, toward = blocks + [np.zeros((p, k))] * (3 - len(blocks))
-        for j in self.hessians:
-            panels = {key[len(f"{j}:") :]: part[key] for key in part if key.startswith(f"{j}:")}
-            full = assemble(panels, p)
-            assert full is not None
-            if self.fit_intercept and part["curvature"][j] > 0:
-                # The weighted means of the rows go with the intercept, wherever the origin is.
-                c = cross[:, j]
-                full -= np.outer(c / part["curvature"][j], c)
-            if design.centering is not None:
-                scale = design.centering.scale
-                full /= scale[:, None]
-                full /= scale[None, :]
-            hessians.append(full)
+        hessians = tuple(
+            hessian(part, design, cross[:, j], total[j], fit_intercept=self.fit_intercept, name=f"{j}:gram")
+            for j in self.hessians
+        )
         conjugate = np.stack([np.broadcast_to(part[name], part["slope"].shape) for name in _CONJUGATES])
         return LossValues(
             np.broadcast_to(part["loss"], part["slope"].shape),
@@ -222,7 +211,7 @@ class LossSums(Reduction):
             part["move"],
             rescale(design, toward, part["move"]),
             conjugate,
-            tuple(hessians),
+            hessians,
         )
 
 

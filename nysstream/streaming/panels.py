@@ -39,12 +39,12 @@ def panel_work_bytes(design: DesignMatrix, tile_rows: int) -> int:
     return design.task_threads * design.dtype.itemsize * PANEL_ROWS * (design.shape[1] + tile_rows)
 
 
-def empty_panels(p: int, device: Device) -> Part:
-    """Make panels of zeros on the device, to be added to a part."""
-    return {_key(a): device.zeros((b - a, b), np.float64) for a, b in panel_edges(p)}
+def empty_panels(p: int, device: Device, name: str = "gram") -> Part:
+    """Make panels of zeros on the device, to be added to a part that may hold others by other names."""
+    return {_key(a, name): device.zeros((b - a, b), np.float64) for a, b in panel_edges(p)}
 
 
-def add_products(part: Part, Z: Array, weight: Array | None) -> None:
+def add_products(part: Part, Z: Array, weight: Array | None, name: str = "gram") -> None:
     """Add ``Z' diag(weight) Z``, multiplied in the dtype of Z, to the panels of ``part``."""
 
     def add(edges: tuple[int, int]) -> None:
@@ -53,7 +53,7 @@ def add_products(part: Part, Z: Array, weight: Array | None) -> None:
         product = left.T @ Z[:, :b]
         if hasattr(product, "toarray"):  # a product of sparse rows
             product = product.toarray()
-        part[_key(a)] = accumulate(part[_key(a)], product)
+        part[_key(a, name)] = accumulate(part[_key(a, name)], product)
 
     spread(add, reversed(panel_edges(Z.shape[1])))  # the longest first
 
@@ -70,20 +70,54 @@ def move_panels(part: Part, left: NDArray[np.float64], right: NDArray[np.float64
             part[_key(a)] += left[:, a:b].T @ right[:, :b]
 
 
-def assemble(part: Part, p: int) -> NDArray[np.float64] | None:
+def assemble(part: Part, p: int, name: str = "gram") -> NDArray[np.float64] | None:
     """Put the panels of ``part`` together into a full symmetric matrix; None if it holds none."""
-    if _key(0) not in part:
+    if _key(0, name) not in part:
         return None
     full = np.empty((p, p))
     for a, b in panel_edges(p):
-        full[a:b, :b] = part[_key(a)]
-        full[:b, a:b] = part[_key(a)].T
-        full[a:b, a:b] = np.tril(part[_key(a)][:, a:b]) + np.tril(part[_key(a)][:, a:b], -1).T
+        panel = part[_key(a, name)]
+        full[a:b, :b] = panel
+        full[:b, a:b] = panel.T
+        full[a:b, a:b] = np.tril(panel[:, a:b]) + np.tril(panel[:, a:b], -1).T
     return full
 
 
-def _key(a: int) -> str:
-    return f"gram-{a}"
+def hessian(
+    part: Part,
+    design: DesignMatrix,
+    cross: NDArray[np.float64],
+    weight: float,
+    *,
+    fit_intercept: bool,
+    name: str = "gram",
+) -> NDArray[np.float64]:
+    """Put a Hessian together from its panels: the intercept eliminated, and scaled as the design is.
+
+    Parameters
+    ----------
+    part : Part
+        Holds the panels of ``Z' H Z``.
+    design : DesignMatrix
+    cross : ndarray, shape (p,)
+        The product of Z with the diagonal of H, before centring and scaling.
+    weight : float
+        The sum of that diagonal.
+    fit_intercept : bool
+        Whether there is an intercept to eliminate.
+    name : str
+        Of the panels.
+    """
+    full = assemble(part, design.shape[1], name)
+    assert full is not None
+    if fit_intercept and weight > 0:
+        # The weighted means of the rows go with the intercept, wherever the origin is.
+        full -= np.outer(cross / weight, cross)
+    return full if design.centering is None else scaled_inplace(full, design.centering.scale)
+
+
+def _key(a: int, name: str = "gram") -> str:
+    return f"{name}-{a}"
 
 
 def scaled_inplace(gram: NDArray[np.float64], scale: Any) -> NDArray[np.float64]:

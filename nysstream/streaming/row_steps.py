@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from nysstream.arrays import namespace, to_host
 from nysstream.errors import InputError
-from nysstream.streaming.reduction import Array, Part, Reduction, Tile
+from nysstream.streaming.reduction import (
+    Array,
+    Part,
+    Reduction,
+    Tile,
+    accumulate,
+    cast,
+    column_sums,
+    multiply_back,
+    zero_product,
+)
 from nysstream.streaming.rowstate import RowState
 
 if TYPE_CHECKING:
@@ -65,10 +75,13 @@ class Costs:
 
 
 class RowStep(Reduction):
-    """A reduction that reads numbers of every row, and gives new ones.
+    """A reduction that reads numbers of every row, gives new ones, and sums multipliers by sign.
 
     The new numbers go into ``after``, where tasks run in this process; else they come back with the sums.
     """
+
+    #: Names of further sums of columns, each of shape (k,).
+    further_sums: ClassVar[tuple[str, ...]] = ()
 
     needs_target = True
     reads_target = True
@@ -99,6 +112,17 @@ class RowStep(Reduction):
         rows = 0 if self.after is not None else 8 * design.shape[0] * self.n_numbers
         return super().part_bytes(design) + rows
 
+    def start(self, design: DesignMatrix, device: Device) -> Part:
+        """Begin with zeros."""
+        k, width = self.costs.n_columns, self.n_columns(design)
+        sums = ("loss", "conjugate-above", "conjugate-below", *self.further_sums)
+        return {
+            "products": zero_product(design, device, width),
+            "totals": device.zeros((width,), np.float64),
+            "support": np.zeros(1),
+            **{name: device.zeros((k,), np.float64) for name in sums},
+        }
+
     def read(self, before: RowState, tile: Tile, device: Device) -> Array:
         """Read the numbers of a tile's rows."""
         n_rows = tile.Z.shape[0]
@@ -110,6 +134,62 @@ class RowStep(Reduction):
             self.after.write(tile.start, to_host(numbers))
         else:
             part[f"{_ROWS}{tile.start:020d}"] = to_host(numbers)
+
+    def gather(
+        self,
+        part: Part,
+        tile: Tile,
+        known: tuple[Array, Array],
+        fitted: Array,
+        multiplier: Array,
+        copy: Array,
+        values: dict[str, Array],
+        back: list[Array],
+    ) -> Array:
+        """Add what a tile has told.
+
+        Parameters
+        ----------
+        part : Part
+        tile : Tile
+        known : tuple of array
+            Factors and targets of the tile, as :class:`Costs` gives them.
+        fitted : array, shape (t, k)
+            Predictors, at which errors are counted.
+        multiplier, copy : array, shape (t, k)
+            Slopes of the costs, and where the costs have them.
+        values : dict of str to array, shape (t, k)
+            What the further sums are of.
+        back : list of array, shape (t, k)
+            What the rows are multiplied with, beside the multipliers by sign, which come first.
+
+        Returns
+        -------
+        array, shape (t, n_columns)
+            What they were multiplied with, weights included.
+        """
+        loss, (factors, y) = self.costs.loss, known
+        xp = namespace(multiplier)
+        zeros = xp.zeros_like(multiplier)
+        up, down = multiplier > 0, multiplier < 0
+        # Where the costs have these slopes, the inequality of Fenchel and Young is an equation.
+        conjugate = multiplier * copy - factors * loss.value(copy, y)
+        sides = [xp.where(up, multiplier, zeros), xp.where(down, -multiplier, zeros)]
+        values = values | {
+            "loss": factors * loss.value(fitted, y),
+            "conjugate-above": xp.where(up, conjugate, zeros),
+            "conjugate-below": xp.where(down, conjugate, zeros),
+        }
+        T = xp.concat([*sides, *back], axis=1)
+        if tile.weight is not None:
+            weight = tile.weight[:, None]
+            T, values = weight * T, {name: weight * x for name, x in values.items()}
+        for name, x in values.items():
+            part[name] = part[name] + column_sums(x)
+        part["support"] += _supporting(multiplier, tile.weight)
+        part["totals"] = part["totals"] + column_sums(T)
+        part["products"] = accumulate(part["products"], multiply_back(tile.Z, cast(T, tile.Z.dtype)))
+        return T
 
     def combine(self, a: Part, b: Part) -> Part:
         """Add the sums, and keep the rows of both."""
@@ -145,6 +225,12 @@ class Multipliers:
     conjugate_above: NDArray[np.float64]
     conjugate_below: NDArray[np.float64]
 
+    @classmethod
+    def of(cls, part: Part, products: NDArray[np.float64], k: int) -> Multipliers:
+        """Find them among the sums and products of a pass, where they come first."""
+        sides = products[:, :k], products[:, k : 2 * k], part["totals"][:k], part["totals"][k : 2 * k]
+        return cls(*sides, part["conjugate-above"], part["conjugate-below"])
+
     @property
     def product(self) -> NDArray[np.float64]:
         """Product of the rows with all multipliers, (p, k)."""
@@ -172,29 +258,7 @@ class Multipliers:
         return below * self.below - above * self.above, conjugate
 
 
-def by_sign(costs: Costs, multiplier: Array, copy: Array, factors: Array, y: Array) -> tuple[Array, ...]:
-    """Split multipliers by sign: give both parts, and the conjugates that belong to each.
-
-    ``copy`` is where the costs have these slopes: there the inequality of Fenchel and Young is an equation.
-    """
-    xp = namespace(multiplier)
-    zeros = xp.zeros_like(multiplier)
-    conjugate = multiplier * copy - factors * costs.loss.value(copy, y)
-    up, down = multiplier > 0, multiplier < 0
-    return (
-        xp.where(up, multiplier, zeros),
-        xp.where(down, -multiplier, zeros),
-        xp.where(up, conjugate, zeros),
-        xp.where(down, conjugate, zeros),
-    )
-
-
-def weighed(weight: Array | None, values: dict[str, Any]) -> dict[str, Any]:
-    """Multiply columns by the rows' weights."""
-    return values if weight is None else {name: weight[:, None] * x for name, x in values.items()}
-
-
-def supporting(multiplier: Array, weight: Array | None) -> float:
+def _supporting(multiplier: Array, weight: Array | None) -> float:
     """Count the rows of positive weight that have a multiplier other than zero in any column."""
     xp = namespace(multiplier)
     rows = xp.any(multiplier != 0, axis=1)

@@ -12,8 +12,8 @@ from nysstream.streaming.kernels import rescale, unscale
 from nysstream.streaming.panels import (
     TALL_ROWS,
     add_products,
-    assemble,
     empty_panels,
+    hessian,
     panel_bytes,
     panel_work_bytes,
 )
@@ -129,13 +129,7 @@ class ScaleSums(Reduction):
         s = {name: float(part[name][0]) for name in _SUMS}
         totals = np.array([s["slope"], s["inside"], s["residuals"]])
         raw = part["products"]
-        gram = assemble(part, design.shape[1])
-        assert gram is not None
-        if self.fit_intercept and s["inside"] > 0:
-            gram -= np.outer(raw[:, 1] / s["inside"], raw[:, 1])
-        if design.centering is not None:
-            gram /= design.centering.scale[:, None]
-            gram /= design.centering.scale[None, :]
+        gram = hessian(part, design, raw[:, 1], s["inside"], fit_intercept=self.fit_intercept)
         products = rescale(design, raw, totals)
         return ScaleValues(products[:, 0], products[:, 1], products[:, 2], gram, s)
 

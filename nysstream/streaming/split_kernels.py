@@ -9,16 +9,8 @@ import numpy as np
 
 from nysstream.arrays import namespace
 from nysstream.streaming.kernels import rescale, unscale
-from nysstream.streaming.reduction import (
-    Part,
-    Tile,
-    accumulate,
-    cast,
-    column_sums,
-    multiply_back,
-    zero_product,
-)
-from nysstream.streaming.row_steps import Costs, Multipliers, RowStep, by_sign, supporting, weighed
+from nysstream.streaming.reduction import Part, Tile, cast
+from nysstream.streaming.row_steps import Costs, Multipliers, RowStep
 from nysstream.streaming.rowstate import RowState
 
 if TYPE_CHECKING:
@@ -29,8 +21,6 @@ if TYPE_CHECKING:
 
 Matrix = Any  # ndarray, shape (p, k)
 Vector = Any  # ndarray, shape (k,)
-
-_NORMS = ("apart", "copies", "moved", "scaled")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +97,14 @@ class SplitStep(RowStep):
     relaxation: float = 1.0
     number: int = 0
     after: RowState | None = None
+    further_sums = ("apart", "copies", "moved", "scaled")
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         constants = (self.sigma, self.sigma_before, self.relaxation, self.number)
         return ("split", self.costs, self.vectors, self.intercept, *constants)
 
     def n_columns(self, design: DesignMatrix) -> int:
-        """Three per vector: differences, positive and negative multipliers."""
+        """Three per vector: multipliers of either sign, and differences."""
         return 3 * self.costs.n_columns
 
     def work_bytes(self, design: DesignMatrix, tile_rows: int) -> int:
@@ -126,14 +117,6 @@ class SplitStep(RowStep):
         constant = self.intercept if offset is None else self.intercept - offset
         sent = [np.ascontiguousarray(x, np.float64) for x in (constant, self.intercept)]
         return device, device.put(scaled.astype(design.dtype)), *map(device.put, sent)
-
-    def start(self, design: DesignMatrix, device: Device) -> Part:
-        """Begin with zeros."""
-        k = self.costs.n_columns
-        part = {"products": zero_product(design, device, 3 * k), "support": np.zeros(1)}
-        part["totals"] = device.zeros((3 * k,), np.float64)
-        names = ("loss", "conjugate-above", "conjugate-below", *_NORMS)
-        return part | {name: device.zeros((k,), np.float64) for name in names}
 
     def add(self, part: Part, tile: Tile, prepared: tuple[Any, ...]) -> Part:
         """Move the rows of a tile on, and multiply their numbers back."""
@@ -152,35 +135,25 @@ class SplitStep(RowStep):
         v = self.relaxation * a + (1.0 - self.relaxation) * last + u
         self.hand_over(part, tile, v)
         s = loss.prox(v, factors / sigma, y)
-        multiplier = sigma * (v - s)
-        above, below, conjugate_above, conjugate_below = by_sign(self.costs, multiplier, s, factors, y)
-        values = weighed(
-            tile.weight,
-            {
-                "loss": factors * loss.value(a, y),
-                "conjugate-above": conjugate_above,
-                "conjugate-below": conjugate_below,
-                "apart": (a - s) ** 2,
-                "copies": (s - intercept[None, :]) ** 2,
-                "moved": (s - last) ** 2,
-                "scaled": (v - s) ** 2,
-                "back": xp.concat([a - s, above, below], axis=1),
-            },
-        )
-        T = values.pop("back")
-        for name, x in values.items():
-            part[name] = part[name] + column_sums(x)
-        part["support"] += supporting(multiplier, tile.weight)
-        part["totals"] = part["totals"] + column_sums(T)
-        part["products"] = accumulate(part["products"], multiply_back(tile.Z, cast(T, fitted.dtype)))
+        squares = {
+            "apart": (a - s) ** 2,
+            "copies": (s - intercept[None, :]) ** 2,
+            "moved": (s - last) ** 2,
+            "scaled": (v - s) ** 2,
+        }
+        self.gather(part, tile, (factors, y), a, sigma * (v - s), s, squares, [a - s])
         return part
 
     def finish(self, design: DesignMatrix, part: Part) -> SplitSums:
         """Take off the means and scale; put the rows in order where they came back."""
         products = rescale(design, part["products"], part["totals"])
-        apart, above, below = np.split(products, 3, axis=1)
-        total_apart, up, down = np.split(part["totals"], 3)
-        multipliers = Multipliers(above, below, up, down, part["conjugate-above"], part["conjugate-below"])
-        norms = np.sqrt(np.stack([part[name] for name in _NORMS]))
-        n_support, rows = int(part["support"][0]), self.collected(design, part)
-        return SplitSums(part["loss"], multipliers, apart, total_apart, norms, n_support, rows)
+        k = self.costs.n_columns
+        return SplitSums(
+            part["loss"],
+            Multipliers.of(part, products, k),
+            products[:, 2 * k :],
+            part["totals"][2 * k :],
+            np.sqrt(np.stack([part[name] for name in self.further_sums])),
+            int(part["support"][0]),
+            self.collected(design, part),
+        )
