@@ -122,6 +122,11 @@ class Budget:
         """Bytes left over for cached blocks."""
         return max(0, self.limit - self.peak)
 
+    @property
+    def fits(self) -> bool:
+        """Whether the needs are within the limit."""
+        return self.peak <= self.limit
+
     def check(self) -> None:
         """Refuse an impossible job before any data is read.
 
@@ -130,7 +135,7 @@ class Budget:
         MemoryBudgetError
             With each need, the smallest limit that would do, and the knob to turn.
         """
-        if self.peak <= self.limit:
+        if self.fits:
             return
         needs = ", ".join(f"{name} {format_bytes(size)}" for name, size in self.needs.items() if size)
         smallest = -(-(self.peak + _VARIATION) // (1 << 20))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nysstream.errors import InputError
-from nysstream.estimators.planning import check_rank, essentials, halving
+from nysstream.estimators.planning import check_rank, essentials
 from nysstream.features import Identity
 from nysstream.journal import settled
 from nysstream.losses import Logistic
-from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.streaming import (
     Centering,
     HessianProduct,
@@ -21,16 +21,16 @@ from nysstream.streaming import (
     RowSample,
     SetUp,
     pass_needs,
-    process_bytes,
-    scheduler,
     uniform_rows,
 )
+from nysstream.streaming.affordable import Room, halving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
+    from nysstream.memory import Budget
     from nysstream.streaming import DesignMatrix, Reduction
 
 LOSS_METHODS = ("newton", "subsampled", "admm")
@@ -139,9 +139,7 @@ def _choose(
     coupled: bool,
 ) -> LossPlan:
     """Take what an earlier run of the job took, or the first method that fits."""
-    limit = parse_memory(memory)
-    kind, threads = scheduler()
-    base = {"process": process_bytes(), "allowance": ALLOWANCE}
+    room = Room.of(memory)
     order: tuple[str, ...]
     why: dict[str, str]
     if earlier:
@@ -155,17 +153,14 @@ def _choose(
     plan = None
     for name in order:
         widths: Iterable[int] = _widths(rank, design.shape[1]) if name == "admm" and not coupled else [0]
+        m = sample_size(design) if name == "subsampled" or coupled else 0
         for width in [earlier["rank"]] if earlier else widths:
-            for tasks in halving(threads):
-                candidate = design.with_tasks(tasks, threads)
-                m = sample_size(design) if name == "subsampled" or coupled else 0
-                needs = _needs(candidate, name, width, m, n_columns, coupled=coupled)
-                budget = Budget(limit, base | needs, "ask for fewer features, or for solver='admm'")
-                cache = 0 if design.source.resident else budget.spare
-                planned = replace(candidate, cache_bytes=cache)
-                plan = LossPlan(planned, budget, name, why[name], width, m, n_columns, kind, tasks)
-                if budget.peak <= limit:
-                    return plan
+            needs = partial(_needs, method=name, rank=width, n_sampled=m, k=n_columns, coupled=coupled)
+            fitted, budget, tasks = room.fit(design, needs, "ask for fewer features, or for solver='admm'")
+            planned, kind = fitted.with_cache(budget.spare), room.scheduler
+            plan = LossPlan(planned, budget, name, why[name], width, m, n_columns, kind, tasks)
+            if budget.fits:
+                return plan
     assert plan is not None
     plan.budget.check()
     return plan

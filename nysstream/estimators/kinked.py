@@ -11,11 +11,10 @@ import numpy as np
 
 from nysstream.errors import AccuracyWarning
 from nysstream.estimators.composite_plan import LossPlan
-from nysstream.estimators.planning import AUTO_RANK, N_PROBES, check_rank, essentials, halving
+from nysstream.estimators.planning import AUTO_RANK, N_PROBES, check_rank, essentials
 from nysstream.features import Identity
 from nysstream.journal import current_journal, settled
 from nysstream.losses import Hinge
-from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.sketching.of_statistics import sketch_of
 from nysstream.sketching.shifted_inverse import ShiftedInverse
 from nysstream.sketching.test_matrix import TestMatrix
@@ -24,7 +23,8 @@ from nysstream.solvers.augmented import AugmentedLagrangian
 from nysstream.solvers.dual_bundle import BUNDLE
 from nysstream.solvers.kinked import KinkedProblem
 from nysstream.solvers.row_splitting import Majorant, RowSplitting
-from nysstream.streaming import Centering, SetUp, centering_of, pass_needs, process_bytes, reduce, scheduler
+from nysstream.streaming import Centering, SetUp, centering_of, pass_needs, reduce
+from nysstream.streaming.affordable import Room, halving
 from nysstream.streaming.augmented_kernels import AugmentedStep
 from nysstream.streaming.panels import scaled_inplace
 from nysstream.streaming.row_steps import Costs, RowStep
@@ -87,23 +87,20 @@ def _choose(
     design: DesignMatrix, memory: Any, rank: int | str, k: int, earlier: dict[str, Any]
 ) -> KinkedPlan:
     """Take what an earlier run of the job took, or the first method that fits."""
-    limit = parse_memory(memory)
-    kind, threads = scheduler()
-    base = {"process": process_bytes(), "allowance": ALLOWANCE}
+    room = Room.of(memory)
     # Other processes have no part in this one's rows, and journals keep what passes give.
-    returned = current_journal() is not None or kind not in ("threads", "synchronous")
+    returned = current_journal() is not None or room.scheduler not in ("threads", "synchronous")
     plan = None
     for method, width, why in _methods(rank, design.shape[1], earlier):
         small = _numbers(method) * 16 * design.shape[0] * k <= _ROWS_BYTES
-        for tasks in halving(threads):
+        for tasks in halving(room.threads):
             for in_memory in [True] if returned else [True, False] if small else [False]:
-                candidate = design.with_tasks(tasks, threads)
+                candidate = design.with_tasks(tasks, room.threads)
                 needs = _needs(candidate, method, width, k, in_memory=in_memory, returned=returned)
-                budget = Budget(limit, base | needs, "ask for fewer features")
-                cache = 0 if design.source.resident else budget.spare
-                planned = replace(candidate, cache_bytes=cache)
+                budget = room.budget(needs, "ask for fewer features")
+                planned, kind = candidate.with_cache(budget.spare), room.scheduler
                 plan = KinkedPlan(planned, budget, method, why, width, 0, k, kind, tasks, in_memory, returned)
-                if budget.peak <= limit:
+                if budget.fits:
                     return plan
     assert plan is not None
     plan.budget.check()

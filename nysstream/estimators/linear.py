@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from nysstream.errors import InputError
 from nysstream.estimators.inputs import prediction_source, scoring_sources
 from nysstream.estimators.model_file import save
 from nysstream.features import FeatureMap, Identity
-from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.sources.layout import Layout
 from nysstream.sources.writing import RowWriter
 from nysstream.streaming import (
@@ -21,10 +19,9 @@ from nysstream.streaming import (
     Predict,
     PredictionError,
     pass_needs,
-    process_bytes,
     reduce,
-    scheduler,
 )
+from nysstream.streaming.affordable import Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,17 +168,9 @@ class LinearModel:
             source, target, weight, features=features, precision=precision, device=self.device
         )
         coef, intercept = self._matrix()
-        limit = parse_memory(self.memory)
-        budget = None
-        tasks = scheduler()[1]
-        base = {"process": process_bytes(), "allowance": ALLOWANCE}
-        while True:
-            design = replace(design, max_tasks=tasks)
-            needs = pass_needs(_first_rows(design), Predict(coef, intercept))
-            budget = Budget(limit, base | needs)
-            if budget.peak <= limit or tasks == 1:
-                break
-            tasks //= 2
+        design, budget, _ = Room.of(self.memory).fit(
+            design, lambda d: pass_needs(_first_rows(d), Predict(coef, intercept))
+        )
         if not source.resident:
             budget.check()
         return design

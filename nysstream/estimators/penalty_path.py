@@ -10,7 +10,6 @@ import numpy as np
 from nysstream.estimators.penalised import Penalty
 from nysstream.estimators.planning import Plan
 from nysstream.journal import unrecorded
-from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.operators import as_operator
 from nysstream.sketching.shifted_inverse import ShiftedInverse
 from nysstream.solvers import solve
@@ -23,9 +22,8 @@ from nysstream.streaming import (
     SetUp,
     SquaredResidual,
     pass_needs,
-    process_bytes,
-    scheduler,
 )
+from nysstream.streaming.affordable import Room
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -165,24 +163,15 @@ def plan_path(design: DesignMatrix, folds: Folds, *, memory: Any, n_columns: int
     MemoryBudgetError
         If the Gram matrices of the folds do not fit; names the smallest limit that would do.
     """
-    limit = parse_memory(memory)
-    kind, threads = scheduler()
-    base = {"process": process_bytes(), "allowance": ALLOWANCE}
+    room = Room.of(memory)
     knob = (
         "ask for fewer folds or fewer features, or fit Lasso or ElasticNet for each alpha of your own: their "
         "solver='admm' needs no Gram matrix"
     )
-    tasks = threads
-    while True:
-        candidate = design.with_tasks(tasks, threads)
-        budget = Budget(limit, base | _needs(candidate, folds, n_columns), knob)
-        if budget.peak <= limit or tasks == 1:
-            break
-        tasks = max(1, tasks // 2)
+    fitted, budget, tasks = room.fit(design, lambda d: _needs(d, folds, n_columns), knob)
     budget.check()
-    cache = 0 if design.source.resident else budget.spare
-    planned = replace(candidate, cache_bytes=cache)
-    return Plan(planned, budget, "gram", "strengths are chosen in memory", 0, 0, n_columns, kind, tasks)
+    planned, why = fitted.with_cache(budget.spare), "strengths are chosen in memory"
+    return Plan(planned, budget, "gram", why, 0, 0, n_columns, room.scheduler, tasks)
 
 
 def _needs(design: DesignMatrix, folds: Folds, n_columns: int) -> dict[str, int]:

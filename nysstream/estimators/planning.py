@@ -14,7 +14,6 @@ from nysstream.estimators.choosing import Candidate, Outlook, candidates, look_a
 from nysstream.estimators.sampling import sample_needs
 from nysstream.features import Identity
 from nysstream.journal import settled
-from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.sketching.factored import matrices_held
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.streaming import (
@@ -29,13 +28,13 @@ from nysstream.streaming import (
     SquaredResidual,
     TrainingColumns,
     pass_needs,
-    process_bytes,
-    scheduler,
 )
+from nysstream.streaming.affordable import Room, halving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from nysstream.memory import Budget
     from nysstream.streaming import Folds, Reduction
 
 METHODS = ("gram", "nystrom", "subsampled", "cg")
@@ -265,25 +264,28 @@ def _fit_memory(
 ) -> Plan:
     """Halve an automatic rank, unless a width is given, then the concurrency, until the peak fits."""
     p = design.shape[1]
-    limit = parse_memory(memory)
-    kind, threads = scheduler()  # may import a scheduler: before the process is measured
-    base = {"process": process_bytes(), "allowance": ALLOWANCE}
+    room = Room.of(memory)
     tried: Iterable[int] = [width] if width is not None else [0]
     if method == "nystrom" and width is None:
         tried = _widths(rank, p)
     for columns in tried:
         n_probes = N_PROBES if 0 < columns < p else 0
-        for tasks in halving(threads):
-            candidate = design.with_tasks(tasks, threads)
-            needs = _needs(candidate, method, columns, n_probes, n_systems, folds, matrices, n_start)
-            if keep or (keep is None and method == "gram"):
-                needs |= {"kept sums": _kept_bytes(design, method, columns, n_probes, n_systems)}
-            budget = Budget(limit, base | needs, _knob(method, rank, design))
-            cache = 0 if design.source.resident else budget.spare
-            planned = replace(candidate, cache_bytes=cache)
-            plan = Plan(planned, budget, method, why, columns, n_probes, n_systems, kind, tasks)
-            if budget.peak <= limit:
-                return plan
+        needs = functools.partial(
+            _needs,
+            method=method,
+            rank=columns,
+            n_probes=n_probes,
+            n_systems=n_systems,
+            folds=folds,
+            matrices=matrices,
+            n_start=n_start,
+            keep=method == "gram" if keep is None else keep,
+        )
+        fitted, budget, tasks = room.fit(design, needs, _knob(method, rank, design))
+        planned, kind = fitted.with_cache(budget.spare), room.scheduler
+        plan = Plan(planned, budget, method, why, columns, n_probes, n_systems, kind, tasks)
+        if budget.fits:
+            return plan
     if check:
         plan.budget.check()
     return plan
@@ -294,14 +296,6 @@ def _widths(rank: int | str, p: int) -> Iterator[int]:
     if rank == "auto":
         return halving(p if p <= SMALL else AUTO_RANK, smallest=min(p, 16))
     return iter([int(rank)])
-
-
-def halving(count: int, smallest: int = 1) -> Iterator[int]:
-    """Give a count, its half, and so on, down to the smallest."""
-    while count > smallest:
-        yield count
-        count //= 2
-    yield max(count, smallest)
 
 
 def _knob(method: str, rank: int | str, design: DesignMatrix) -> str:
@@ -327,8 +321,10 @@ def _needs(
     folds: Folds | None,
     matrices: tuple[int, int],
     n_start: int,
+    *,
+    keep: bool,
 ) -> dict[str, int]:
-    """Count bytes in the phase that holds most: set-up, factorisation, or iteration."""
+    """Count bytes in the phase that holds most: set-up, factorisation, or iteration; and kept sums."""
     p = design.shape[1]
     width = rank + n_probes
     held, passing = matrices
@@ -385,7 +381,8 @@ def _needs(
     iterate["solver"] = 12 * 8 * p * n_systems
     if folds is not None:
         iterate["means"] = n_problems * 4 * 8 * p * (1 + design.n_targets)
-    return max([setup, assemble, factor, iterate], key=lambda needs: sum(needs.values()))
+    most = max([setup, assemble, factor, iterate], key=lambda needs: sum(needs.values()))
+    return most | ({"kept sums": _kept_bytes(design, method, rank, n_probes, n_systems)} if keep else {})
 
 
 def _kept_bytes(design: DesignMatrix, method: str, rank: int, n_probes: int, n_systems: int) -> int:

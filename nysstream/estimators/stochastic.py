@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nysstream.errors import InputError
 from nysstream.estimators.composite_plan import LossPlan
-from nysstream.estimators.planning import check_rank, essentials, halving
+from nysstream.estimators.planning import check_rank, essentials
 from nysstream.features import Identity
 from nysstream.journal import settled
 from nysstream.losses import Logistic
-from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
+from nysstream.memory import resident_bytes
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.sketching.subsampled import SubsampledHessian
 from nysstream.solvers import Result, solve
@@ -22,7 +23,8 @@ from nysstream.solvers.finite_sum import FiniteSum
 from nysstream.solvers.osgm import OnlineScaled
 from nysstream.solvers.proximal_newton import ProximalNewton
 from nysstream.solvers.stochastic import Stochastic
-from nysstream.streaming import Centering, LossSums, Outcome, RowSample, SetUp, pass_needs, scheduler
+from nysstream.streaming import Centering, LossSums, Outcome, RowSample, SetUp, pass_needs
+from nysstream.streaming.affordable import Room, halving
 from nysstream.streaming.minibatch import WINDOW_BLOCKS, Minibatches, minibatch_needs
 from nysstream.streaming.order import warn_if_sorted
 from nysstream.streaming.outset import Outset
@@ -85,27 +87,22 @@ def plan_stochastic(
 
 def _choose(design: DesignMatrix, memory: Any, rank: int | str, n_columns: int, solver: str) -> LossPlan:
     """Take the widest preconditioner that fits."""
-    limit = parse_memory(memory)
-    kind, threads = scheduler()
-    base = {"process": resident_bytes(), "allowance": ALLOWANCE}
+    # Epochs run in this process, whatever the scheduler.
+    room = Room.of(memory, {"process": resident_bytes()})
     m, p = _sample_size(design), design.shape[1]
     ranks: list[int] = [int(rank)] if rank != "auto" else [0, *halving(min(p, _RANK), min(p, 16))]
     if solver in _UNSKETCHED:
         ranks = [0]
-    plan = None
+    knob = "ask for fewer features, or a smaller rank"
     for width in ranks:
-        for tasks in halving(threads):
-            candidate = design.with_tasks(tasks, threads)
-            needs = _needs(candidate, width, m, n_columns, solver)
-            budget = Budget(limit, base | needs, "ask for fewer features, or a smaller rank")
-            cache = 0 if design.source.resident else budget.spare
-            planned = replace(candidate, cache_bytes=cache)
-            plan = LossPlan(planned, budget, solver, "it was asked for", width, m, n_columns, kind, tasks)
-            if budget.peak <= limit:
-                return plan
-    assert plan is not None
-    plan.budget.check()
-    return plan
+        needs = partial(_needs, rank=width, n_sampled=m, k=n_columns, solver=solver)
+        fitted, budget, tasks = room.fit(design, needs, knob)
+        if budget.fits:
+            break
+    budget.check()
+    planned = fitted.with_cache(budget.spare)
+    why, kind = "it was asked for", room.scheduler
+    return LossPlan(planned, budget, solver, why, width, m, n_columns, kind, tasks)
 
 
 #: Rank of a Nyström preconditioner where it is left open; and bytes of rows while one is made.

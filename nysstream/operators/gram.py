@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nysstream.arrays import like, to_host
-from nysstream.memory import ALLOWANCE, Budget, parse_memory
 from nysstream.operators.base import LinearOperator, Precision
 from nysstream.streaming import (
     Centering,
@@ -17,9 +16,9 @@ from nysstream.streaming import (
     SetUp,
     centering_of,
     pass_needs,
-    process_bytes,
     reduce,
 )
+from nysstream.streaming.affordable import Room
 
 if TYPE_CHECKING:
     from nysstream.features import FeatureMap
@@ -116,13 +115,10 @@ def gram(
         if features.needs_sample:
             features = features.fit(design.sample_rows())
         design = replace(design, features=features)
-    limit = parse_memory(memory)
     needs = _needs(design, n_vectors, center=center, standardize=standardize)
-    # Asked last: looking for the scheduler may have loaded modules.
-    base = {"process": process_bytes(), "allowance": ALLOWANCE}
-    budget = Budget(limit, base | needs, "ask for fewer features or smaller chunks")
+    budget = Room.of(memory).budget(needs, "ask for fewer features or smaller chunks")
     budget.check()
-    design = replace(design, cache_bytes=0 if design.source.resident else budget.spare)
+    design = design.with_cache(budget.spare)
     if center or standardize:
         (statistics,) = reduce(design, SetUp(center=center), name="moments")
         centering = centering_of(design, statistics, center=center, standardize=standardize)

@@ -198,6 +198,10 @@ class DesignMatrix:
         """Return the same matrix for so many tasks at once, which share so many threads."""
         return replace(self, max_tasks=tasks, task_threads=max(1, threads // tasks))
 
+    def with_cache(self, nbytes: int) -> DesignMatrix:
+        """Return the same matrix, of which so many bytes of blocks stay resident that are not so already."""
+        return replace(self, cache_bytes=0 if self.source.resident else nbytes)
+
     def restrict(self, rows: slice) -> DesignMatrix:
         """Return a contiguous run of rows as a design of its own."""
         target = None if self.target is None else self.target.restrict(rows)
