@@ -31,7 +31,7 @@ from benchmarks.listing import as_markdown, as_text, gibibytes, number
 from benchmarks.measuring import MB, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 METHODS = ("nystrom", "subsampled", "gram", "cg", "auto")
 #: What a user may write instead, where features are stored.
@@ -447,8 +447,6 @@ def _featured_store(store: Path, n_rows: int, n_features: int, length_scale: flo
     from nysstream import DesignMatrix
     from nysstream import open as open_source
     from nysstream.features import Fourier
-    from nysstream.sources.layout import Layout
-    from nysstream.sources.writing import RowWriter
 
     path = store.with_name(f"{store.stem}-{n_rows}x{n_features}.zarr")
     if path.exists():
@@ -458,14 +456,26 @@ def _featured_store(store: Path, n_rows: int, n_features: int, length_scale: flo
     features: Any = Fourier(n_features, length_scale=length_scale)
     if features.needs_sample:
         features = features.fit(DesignMatrix(X, features=features).sample_rows())
-    number = np.dtype(np.float32)
-    layouts = {"x": Layout(n_features, number), "y": Layout(1, number, vector=True)}
-    with RowWriter(path, layouts, n_rows=n_rows) as writer:
-        for start in range(0, n_rows, 4096):
-            rows = slice(start, min(start + 4096, n_rows))
-            Z = features(np.asarray(X.read(rows), np.float32))
-            writer.append(x=Z, y=np.asarray(y.read(rows), np.float32).reshape(-1))
+    runs = (slice(i, min(i + 4096, n_rows)) for i in range(0, n_rows, 4096))
+    blocks = (
+        (features(np.asarray(X.read(rows), np.float32)), np.asarray(y.read(rows), np.float32).reshape(-1))
+        for rows in runs
+    )
+    write_store(path, n_features, blocks, "Random features of flights")
     return path
+
+
+def write_store(path: Path, n_columns: int, blocks: Iterable[tuple[Any, Any]], title: str) -> None:
+    """Write rows and targets as a Zarr group, in row chunks."""
+    from nysstream.sources.layout import Layout
+    from nysstream.sources.writing import RowWriter
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number = np.dtype(np.float32)
+    layouts = {"x": Layout(n_columns, number), "y": Layout(1, number, vector=True)}
+    with RowWriter(path, layouts, attributes={"title": title}) as writer:
+        for rows, target in blocks:
+            writer.append(x=rows, y=target)
 
 
 def methods_of(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[str]:

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.choices import Problem, common_options, methods_of, rank_of, run
+from benchmarks.choices import Problem, common_options, methods_of, rank_of, run, write_store
 from benchmarks.measuring import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 N_ROWS, N_COLUMNS = 463_715, 90
 _SEED, _BLOCK = 20260, 8192
@@ -101,19 +101,6 @@ def songs(path: Path) -> Iterator[tuple[Any, Any]]:
         yield X[start : start + _BLOCK].astype(np.float32), y[start : start + _BLOCK]
 
 
-def write_store(path: Path, blocks: Callable[[], Iterator[tuple[Any, Any]]], title: str) -> None:
-    """Write rows and targets as a Zarr group, in row chunks."""
-    from nysstream.sources.layout import Layout
-    from nysstream.sources.writing import RowWriter
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number = np.dtype(np.float32)
-    layouts = {"x": Layout(N_COLUMNS, number), "y": Layout(1, number, vector=True)}
-    with RowWriter(path, layouts, attributes={"title": title}) as writer:
-        for rows, target in blocks():
-            writer.append(x=rows, y=target)
-
-
 def main(arguments: list[str] | None = None) -> Any:
     """Make the store unless it is there, and run every method."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.yearmsd", description=__doc__)
@@ -134,7 +121,7 @@ def main(arguments: list[str] | None = None) -> Any:
         make, title = (lambda: songs(given.file)), "YearPredictionMSD, training rows, standardised"
     if not store.exists():
         say(f"writing {store}")
-        write_store(store, make, title)
+        write_store(store, N_COLUMNS, make(), title)
     n = open_source(str(store), "x").shape[0]
     if given.rows:
         n = min(n, given.rows)

@@ -156,7 +156,7 @@ def test_yearmsd_runs_every_method_once(tmp_path, monkeypatch, capsys):
 
 def test_method_that_does_not_fit_is_given_what_it_asks_for(tmp_path):
     store = tmp_path / "rows.zarr"
-    yearmsd.write_store(store, yearmsd.StandIn(500).blocks, "rows")
+    choices.write_store(store, yearmsd.N_COLUMNS, yearmsd.StandIn(500).blocks(), "rows")
     problem = choices.Problem("small", str(store), 500, 40, 12.0, 1.0, "auto", "1MiB", 1e-6, 50, check=False)
     row = choices.fit(problem, "gram")
     assert row["status"] == "converged"

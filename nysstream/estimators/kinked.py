@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nysstream.errors import AccuracyWarning
 from nysstream.estimators.composite_plan import LossPlan
 from nysstream.estimators.planning import AUTO_RANK, N_PROBES, check_rank, essentials
 from nysstream.features import Identity
 from nysstream.journal import current_journal, settled
 from nysstream.losses import Hinge
-from nysstream.sketching.of_statistics import sketch_of
+from nysstream.sketching.of_statistics import sketch_of_pass
 from nysstream.sketching.shifted_inverse import ShiftedInverse
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.solvers import Result, solve
@@ -276,16 +273,9 @@ def _inverse(
     if statistics.gram is not None:
         return ShiftedInverse(scaled_inplace(statistics.gram, scale))
     assert gather.test is not None
-    # Sparse rows are added one after the other, dense ones many at a time.
-    growth = math.sqrt(design.block_rows) if design.sparse else 1.0
-    sketch = sketch_of(statistics, gather.test(), rank, scale, eps=design.eps, growth=growth)
+    sketch = sketch_of_pass(design, statistics, gather.test(), rank, scale)
     TestMatrix.forget()
     if sketch is None:
-        message = (
-            "the means of some columns are so large beside their spread that rounding hides the sketch: the "
-            "solver runs without it; subtract such means first, or use precision='double'"
-        )
-        warnings.warn(message, AccuracyWarning, stacklevel=4)
         trace = float(np.sum(statistics.squares / scale**2))
         return Majorant(np.zeros((scale.size, 0)), np.zeros(0), trace)
     nystrom = sketch.nystrom()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from nysstream.operators import as_operator
 from nysstream.operators.gram import GramOperator
 from nysstream.sketching.factored import Factored
 from nysstream.sketching.nystrom import Nystrom
-from nysstream.sketching.of_statistics import sketch_of
+from nysstream.sketching.of_statistics import sketch_of_pass
 from nysstream.sketching.preconditioner import Preconditioner
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.solvers import LinearSystem
@@ -301,7 +300,7 @@ def normal_equations(
     preconditioner: Preconditioner | None = None
     nystrom = None
     if test is not None:
-        nystrom = _approximate(plan, test, statistics, scale, design.eps, float(shifts.min()), rank)
+        nystrom = _approximate(plan, test, statistics, scale, float(shifts.min()), rank)
         preconditioner = nystrom.preconditioner() if nystrom is not None and nystrom.rank else None
     elif statistics.gram is not None:
         # A symmetric matrix in C order is its transpose in Fortran order.
@@ -319,19 +318,11 @@ def _approximate(
     test: Callable[[], NDArray[np.float64]],
     statistics: Statistics,
     scale: NDArray[np.float64],
-    eps: float,
     smallest_shift: float,
     rank: int | str,
 ) -> Nystrom | None:
-    # Sparse rows are added one after the other, dense ones many at a time.
-    growth = math.sqrt(plan.design.block_rows) if plan.design.sparse else 1.0
-    sketch = sketch_of(statistics, test(), plan.rank, scale, eps=eps, growth=growth)
+    sketch = sketch_of_pass(plan.design, statistics, test(), plan.rank, scale)
     if sketch is None:
-        message = (
-            "the means of some columns are so large beside their spread that rounding hides the sketch: the "
-            "solver runs without it; subtract such means first, or use precision='double'"
-        )
-        warnings.warn(message, AccuracyWarning, stacklevel=3)
         return None
     if rank == "auto" and smallest_shift > 0 and plan.rank < scale.size:
         return sketch.nystrom(sketch.choose_rank(smallest_shift))

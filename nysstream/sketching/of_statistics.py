@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nysstream.errors import AccuracyWarning
 from nysstream.sketching.sketch import Sketch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nysstream.streaming import Statistics
+    from nysstream.streaming import DesignMatrix, Statistics
 
 #: Relative rounding error beyond which a sketch is noise.
 _LOST = 0.05
@@ -66,6 +68,30 @@ def sketch_of(
         omega[:, n_test:] if probed else None,
         product[:, n_test:] if probed else None,
     )
+
+
+def sketch_of_pass(
+    design: DesignMatrix,
+    statistics: Statistics,
+    test: NDArray[np.float64],
+    n_test: int,
+    scale: NDArray[np.float64],
+) -> Sketch | None:
+    """Make the sketch that a pass has gathered; where rounding hides it, warn and give None."""
+    sketch = sketch_of(statistics, test, n_test, scale, eps=design.eps, growth=growth_of(design))
+    if sketch is None:
+        message = (
+            "the means of some columns are so large beside their spread that rounding hides the sketch: the "
+            "solver runs without it; subtract such means first, or use precision='double'"
+        )
+        warnings.warn(message, AccuracyWarning, stacklevel=4)
+    return sketch
+
+
+def growth_of(design: DesignMatrix) -> float:
+    """Say by how much rounding errors grow in a pass."""
+    # Sparse rows are added one after the other, dense ones many at a time.
+    return math.sqrt(design.block_rows) if design.sparse else 1.0
 
 
 def _cancellation(

@@ -10,7 +10,7 @@ import numpy as np
 
 from nysstream.arrays import single_threaded_blas
 from nysstream.errors import InputError
-from nysstream.sketching.of_statistics import sketch_of
+from nysstream.sketching.of_statistics import growth_of, sketch_of
 from nysstream.sketching.reservoir import Reservoir
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.streaming import Reduction, RowSample, Statistics, reduce, uniform_rows
@@ -63,8 +63,7 @@ class Sums:
         reductions = passed(design, gather, size, seed)
         part, *sampled = reduce(design, *reductions, name=name)
         sample = Reservoir(sampled[0][0], sampled[0][1], design.shape[0]) if sampled else None
-        growth = math.sqrt(design.block_rows) if design.sparse else 1.0
-        return cls(gather, part, design.eps, growth, size, sample)
+        return cls(gather, part, design.eps, growth_of(design), size, sample)
 
     @property
     def n_rows(self) -> int:

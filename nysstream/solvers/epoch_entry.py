@@ -63,7 +63,7 @@ def remembered_epoch(
             state,
             **arrays | scalars,
             certified=Certified(**found),
-            table=None if table is None else RowState.of(table),
+            table=None if table is None else RowState.of(table, in_memory=solver.table_in_memory),
         )
 
     return remembered("epoch", inputs, run, pack, unpack)[0]
