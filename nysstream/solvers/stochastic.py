@@ -115,7 +115,9 @@ class Stochastic(Solver[FiniteSum, EpochState]):
         if self._due(state):
             state = self._evaluate(problem, state, precise=state.certified.measure.max() < PRECISE)
         if not problem.outcome.loss.quadratic and state.epoch & (state.epoch - 1) == 0:
-            state = replace(state, curved_at=state.V, step=np.ones_like(state.step))
+            # Of a column that has not moved the metric stays; steps that were too long would be so again.
+            moved = np.any(state.curved_at != state.V, axis=0)
+            state = replace(state, curved_at=state.V, step=np.where(moved, 1.0, state.step))
         return state
 
     def check(self, problem: FiniteSum, state: EpochState) -> Status | None:
