@@ -14,7 +14,6 @@ from nysstream.estimators.planning import check_rank, essentials
 from nysstream.features import Identity
 from nysstream.journal import settled
 from nysstream.losses import Logistic
-from nysstream.memory import resident_bytes
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.sketching.subsampled import SubsampledHessian
 from nysstream.solvers import Result, solve
@@ -87,8 +86,7 @@ def plan_stochastic(
 
 def _choose(design: DesignMatrix, memory: Any, rank: int | str, n_columns: int, solver: str) -> LossPlan:
     """Take the widest preconditioner that fits."""
-    # Epochs run in this process, whatever the scheduler.
-    room = Room.of(memory, {"process": resident_bytes()})
+    room = Room.of(memory, here=True)  # where epochs run
     m, p = _sample_size(design), design.shape[1]
     ranks: list[int] = [int(rank)] if rank != "auto" else [0, *halving(min(p, _RANK), min(p, 16))]
     if solver in _UNSKETCHED:

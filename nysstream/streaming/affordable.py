@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nysstream.memory import ALLOWANCE, Budget, parse_memory
+from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
 from nysstream.streaming.needs import pass_needs, process_bytes, scheduler
 
 if TYPE_CHECKING:
@@ -36,12 +36,23 @@ class Room:
     threads: int
 
     @classmethod
-    def of(cls, memory: int | float | str | None, base: dict[str, int] | None = None) -> Room:
-        """Look at the limit, the scheduler and the process; ``base`` has further needs, or others."""
+    def of(cls, memory: int | float | str | None, *, here: bool = False, held: int = 0) -> Room:
+        """Look at the limit, the scheduler and the process.
+
+        Parameters
+        ----------
+        memory : int, float, str or None
+            Limit for the process.
+        here : bool
+            Whether the job runs in this process, whatever the scheduler.
+        held : int
+            Bytes of sums so far.
+        """
         limit = parse_memory(memory)
         kind, threads = scheduler()  # may import a scheduler: before the process is measured
-        known = {"process": process_bytes(), "allowance": ALLOWANCE}
-        return cls(limit, known | (base or {}), kind, threads)
+        process = resident_bytes() if here else process_bytes()
+        base = {"process": process, "allowance": ALLOWANCE} | ({"sums so far": held} if held else {})
+        return cls(limit, base, kind, threads)
 
     def budget(self, needs: dict[str, int], knob: str = "memory") -> Budget:
         """Charge the needs of a job."""
@@ -93,7 +104,7 @@ def affordable(
     MemoryBudgetError
         If one task does not fit; names the smallest limit that would do.
     """
-    room = Room.of(memory, {"sums so far": held})
+    room = Room.of(memory, held=held)
     fitted, budget, _ = room.fit(design, lambda d: pass_needs(d, *reductions), "ask for a smaller rank")
     budget.check()
     return fitted
