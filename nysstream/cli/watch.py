@@ -14,7 +14,7 @@ from nysstream.cli.options import parse_seconds
 from nysstream.cli.predict import loaded
 from nysstream.cli.printing import print_json
 from nysstream.cli.progress import ProgressLine
-from nysstream.cli.running import CONVERGED, STOPPED, command, scheduled
+from nysstream.cli.running import CONVERGED, STOPPED, command, interrupts_held, scheduled
 from nysstream.errors import InputError
 from nysstream.estimators.updating import update
 from nysstream.report import wording
@@ -108,10 +108,11 @@ def watch(
                     update(estimator, *open_data(store, data, target, weight, None, missing_chunks))
                     if estimator.result_.status == "interrupted":
                         break
-                    estimator.save(model, overwrite=True)
-                    converged = estimator.result_.converged
-                    state.note(estimator.result_.stats)
-                    n_rows = estimator.statistics_.watermark
+                    with interrupts_held():  # what was saved is counted
+                        estimator.save(model, overwrite=True)
+                        converged = estimator.result_.converged
+                        state.note(estimator.result_.stats)
+                        n_rows = estimator.statistics_.watermark
                     if not json:
                         print(_line(estimator.result_.stats), flush=True)
                 if state.left <= 0 or (until_rows is not None and n_rows >= until_rows):

@@ -101,6 +101,21 @@ def test_a_watched_model_is_fresh_and_whole_until_the_interrupt(cli, rows, tmp_p
     np.testing.assert_allclose(nysstream.load("m").coef_, expected.coef_, rtol=0, atol=1e-5)
 
 
+def test_a_model_that_was_saved_before_the_interrupt_counts(cli, rows, monkeypatch):
+    assert cli("fit", "ridge", "s.zarr", "--keep-statistics", "--out", "m").code == 0
+    assert cli("append", "s.zarr", "Xb.npy", "--target", "yb.npy").code == 0
+    save = nysstream.Ridge.save
+
+    def interrupted(model, *args, **kwargs):
+        save(model, *args, **kwargs)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(nysstream.Ridge, "save", interrupted)
+    ran = cli("watch", "m", "s.zarr", "--json")
+    assert ran.code == 0
+    assert (ran.json["updates"], ran.json["n_rows"]) == (1, 270)
+
+
 def test_a_sketch_is_one_that_can_be_updated(cli, rows):
     X, _ = rows
     assert cli("sketch", "s.zarr", "--rank", 4, "--out", "k").code == 0
