@@ -1,4 +1,4 @@
-"""Epochs over a store of four times the limit: what a process really holds stays within it."""
+"""Fits over a store of four times the limit: what a process really holds stays within it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ CHUNK_ROWS, N_COLUMNS, N_CHUNKS = 4096, 256, 720  # 4 MiB each
 
 CHILD = """
 import json, re, sys, warnings
+from functools import partial
 import dask
 import numpy as np
 import nysstream
@@ -24,12 +25,15 @@ warnings.simplefilter("ignore")  # of the limit on passes
 dask.config.set(scheduler="threads", num_workers=2)
 X = nysstream.open(sys.argv[1], "x")
 y = np.random.default_rng(0).standard_normal(X.shape[0])
-options = dict(solver="sketchysaga", max_passes=3)
+make, y = {
+    "epochs": (partial(nysstream.Ridge, solver="sketchysaga", max_passes=3), y),
+    "hinge": (partial(nysstream.LinearSVC, loss="hinge", max_passes=3), y > 0),
+}[sys.argv[2]]
 try:
-    nysstream.Ridge(memory="1MiB", **options).fit(X, y)
+    make(memory="1MiB").fit(X, y)
 except MemoryBudgetError as error:
     (smallest,) = re.findall(r"memory='(.*?)'", str(error))
-model = nysstream.Ridge(memory=smallest, **options).fit(X, y)
+model = make(memory=smallest).fit(X, y)
 assert np.isfinite(model.coef_).all()
 print(json.dumps({
     "limit": parse_memory(smallest),
@@ -39,8 +43,15 @@ print(json.dumps({
 """
 
 
+FITS = {
+    "epochs": ["set-up", "epoch", "evaluate"],
+    "hinge": ["set-up", "iterate", "certify"],
+}
+
+
 @pytest.mark.slow
-def test_epochs_over_four_times_the_limit_stay_within_it(tmp_path):
+@pytest.mark.parametrize("fit", FITS)
+def test_a_store_of_four_times_the_limit_stays_within_it(fit, tmp_path):
     chunk = np.random.default_rng(0).standard_normal((CHUNK_ROWS, N_COLUMNS), dtype=np.float32)
     group = zarr.open_group(tmp_path / "x.zarr", mode="w")
     shape = (N_CHUNKS * CHUNK_ROWS, N_COLUMNS)
@@ -50,10 +61,10 @@ def test_epochs_over_four_times_the_limit_stay_within_it(tmp_path):
     for i in range(1, N_CHUNKS):  # one chunk on the disk
         (folder / str(i)).mkdir()
         (folder / str(i) / "0").hardlink_to(folder / "0" / "0")
-    command = [sys.executable, "-c", CHILD, str(tmp_path / "x.zarr")]
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "x.zarr"), fit]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     measured = json.loads(run.stdout)
-    assert measured["passes"] == ["set-up", "epoch", "evaluate"]
+    assert measured["passes"] == FITS[fit]
     assert N_CHUNKS * chunk.nbytes >= 4 * measured["limit"]
     assert measured["peak"] <= measured["limit"]
