@@ -13,6 +13,7 @@ from distributed.core import Status
 
 import nysstream
 from nysstream import (
+    SVR,
     ElasticNet,
     HuberRegressor,
     KernelRidge,
@@ -23,6 +24,7 @@ from nysstream import (
     Ridge,
     RidgeCV,
 )
+from nysstream.features import Fourier
 from nysstream.memory import parse_memory
 from nysstream.streaming import DesignMatrix, GramProduct, placement, reduce
 from nysstream.streaming.cache import clear_cache
@@ -85,6 +87,8 @@ FITS = {
     "elastic-net": (ElasticNet(0.02), "y"),
     "logistic": (LogisticRegression(C=0.1, rank=8), "label"),
     "svc": (LinearSVC(C=0.01), "label"),
+    "hinge": (LinearSVC(C=0.01, loss="hinge"), "label"),
+    "svr": (SVR(C=0.01, features=Fourier(16, length_scale=4.0, random_state=0)), "y"),
     "poisson": (PoissonRegressor(alpha=0.1), "count"),
     "huber": (HuberRegressor(), "y"),
     "kernel-ridge": (KernelRidge(1.0, kernel="rbf"), "y"),

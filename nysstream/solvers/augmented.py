@@ -29,7 +29,7 @@ _ROUNDING = {4: 1e-6, 8: 1e-11}
 #: when the next one promises no more than the gap.
 _LEFT, _PROMISED = 0.1, 1.0
 #: Lower bound of the intercepts' curvature, as a share of that at which all rows are free.
-_LEAST_FREE = 3e-3
+_LEAST_FREE = 3e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +177,9 @@ class AugmentedLagrangian(KinkedSolver[AugmentedState]):
         gained |= ~whole | np.isinf(state.value)
         left = 0.5 * np.sum((W + sums.multipliers.product) ** 2, axis=0)
         good = gained & whole & (left <= _LEFT * certificate.gap)
+        if problem.fit_intercept:
+            # While no row is free, only the lower bound of their curvature, which grows along, moves intercepts.
+            good &= np.abs(sums.multipliers.total) * problem.unit <= certificate.gap
         change = np.where(good, _GROWTH, np.where(whole, 1.0, _CUT))
         moved = self._direct(problem, state, W, b, sums)
         update = gained & (-moved.slope <= _PROMISED * certificate.gap)

@@ -133,6 +133,15 @@ def test_random_features_in_single_precision():
     assert names[-1] == "certify"
 
 
+@pytest.mark.parametrize("C", [0.002, 0.2, 20.0])
+def test_intercepts_move_until_a_row_is_free(C):
+    rng = np.random.default_rng(3)
+    X = (rng.standard_normal((12_000, 20)) * np.geomspace(1, 0.1, 20)).astype(np.float32)
+    y = X @ rng.standard_normal(20) + 0.5 * rng.standard_normal(12_000) + 0.7 > 0
+    result = ny.LinearSVC(C=C, loss="hinge", max_passes=60).fit(X, y).result_
+    assert result.stats["duality_gap"] <= 1e-6
+
+
 def test_weights_are_repeated_rows():
     p = Problem(6)
     repeated = np.repeat(np.arange(len(p.X)), p.weight.astype(int))
