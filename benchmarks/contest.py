@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MISSING = 5
 #: Packages that this environment has, so that no other is asked.
 _OURS = ("nysstream", "numpy", "sklearn", "scipy")
+#: What ``--only`` takes.
+ONLY = "comma-separated contenders, or what the names of several begin with"
 
 
 def serve(contenders: Mapping[str, Any], run: Callable[[Row, Callable[[Row], None]], None]) -> int:
@@ -49,7 +51,7 @@ def let_run(
 def parser_of(name: str, about: str | None, scales: Iterable[str], timeout: float, per: str) -> Any:
     """Make the parser of a contest's command line; ``per`` says what the timeout is of."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
-    parser.add_argument("--only", default="", help="comma-separated contenders, or beginnings of their names")
+    parser.add_argument("--only", default="", help=ONLY)
     parser.add_argument("--problems", help="comma-separated")
     parser.add_argument("--scale", choices=list(scales), default="full")
     parser.add_argument("--timeout", type=float, default=timeout, help=f"seconds for one {per}")
@@ -65,18 +67,29 @@ def parser_of(name: str, about: str | None, scales: Iterable[str], timeout: floa
     return parser
 
 
+def chosen(parser: Any, only: str, contenders: Collection[str]) -> list[str]:
+    """Give those who were asked for: all, by their names, or by what several names begin with."""
+    asked = {
+        part: [
+            name
+            for name in contenders
+            if name == part or (part not in contenders and name.startswith(f"{part}-"))
+        ]
+        for part in only.split(",")
+        if part
+    }
+    unknown = [part for part, names in asked.items() if not names]
+    if unknown:
+        parser.error(f"--only: nobody is called {', '.join(unknown)}; there are {', '.join(contenders)}")
+    return [name for name in contenders if not asked or any(name in names for names in asked.values())]
+
+
 def read(
     parser: Any, arguments: list[str] | None, contenders: Collection[str], problems: Collection[str]
 ) -> Any:
     """Read the command line; refuse contenders and problems that there are not."""
     given = parser.parse_args(arguments)
-    asked = [name for name in given.only.split(",") if name]
-    given.contenders = [
-        name for name in contenders if not asked or any(f"{name}-".startswith(f"{part}-") for part in asked)
-    ]
-    unknown = [part for part in asked if not any(f"{name}-".startswith(f"{part}-") for name in contenders)]
-    if unknown:
-        parser.error(f"--only: nobody is called {', '.join(unknown)}; there are {', '.join(contenders)}")
+    given.contenders = chosen(parser, given.only, contenders)
     given.problems = list(problems) if given.problems is None else [n for n in given.problems.split(",") if n]
     unknown = [name for name in given.problems if name not in problems]
     if unknown:

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks import isolation, spectra
 from benchmarks.contenders import CONTENDERS, Contender
-from benchmarks.contest import MISSING, let_run
+from benchmarks.contest import MISSING, ONLY, chosen, let_run
 from benchmarks.listing import as_markdown, as_text, gibibytes, number
 from benchmarks.measuring import say
 
@@ -213,7 +213,7 @@ def write(rows: list[dict[str, Any]], about: dict[str, Any], folder: Path) -> No
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--only", default="", help="comma-separated contenders, or beginnings of their names")
+    parser.add_argument("--only", default="", help=ONLY)
     parser.add_argument("--problems", default="flights,spectrum", help="comma-separated: flights, spectrum")
     parser.add_argument("--features", default="2000,4000,8000", help="comma-separated numbers of features")
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the flights; 0 for all")
@@ -231,15 +231,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "nysstream-benchmarks", help="for data"
     )
     given = parser.parse_args(arguments)
-    asked = [name for name in given.only.split(",") if name]
-    given.contenders = [
-        name
-        for name in CONTENDERS
-        if not asked or name in asked or any(name.startswith(f"{part}-") for part in asked)
-    ]
-    unknown = [part for part in asked if not any(name.startswith(part) for name in CONTENDERS)]
-    if unknown or not given.contenders:
-        parser.error(f"--only: nobody is called {', '.join(unknown) or given.only}; {', '.join(CONTENDERS)}")
+    given.contenders = chosen(parser, given.only, CONTENDERS)
     return given
 
 
