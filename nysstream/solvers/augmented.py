@@ -178,7 +178,7 @@ class AugmentedLagrangian(KinkedSolver[AugmentedState]):
         left = 0.5 * np.sum((W + sums.multipliers.product) ** 2, axis=0)
         good = gained & whole & (left <= _LEFT * certificate.gap)
         if problem.fit_intercept:
-            # While no row is free, only the lower bound of their curvature, which grows along, moves intercepts.
+            # With no row free, the lower bound of their curvature alone moves intercepts, and grows along.
             good &= np.abs(sums.multipliers.total) * problem.unit <= certificate.gap
         change = np.where(good, _GROWTH, np.where(whole, 1.0, _CUT))
         moved = self._direct(problem, state, W, b, sums)
