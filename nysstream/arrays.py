@@ -280,6 +280,15 @@ def aligned_bytes(nbytes: int) -> NDArray[Any]:
     return raw[start : start + nbytes]
 
 
+def aligned(buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Give bytes at a cache-line boundary: themselves, or a copy."""
+    if buffer.ctypes.data % _ALIGNMENT == 0:
+        return buffer
+    copy = aligned_bytes(buffer.size)
+    copy[:] = buffer
+    return copy
+
+
 class _BlasLimit:
     """Counts the tasks that want one BLAS thread; the first sets the limit, the last lifts it."""
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import pickle
 import threading
 import time
 import uuid
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import numpy as np
 from dask.delayed import Delayed, delayed
 
-from nysstream.arrays import single_threaded_blas, to_host
+from nysstream.arrays import aligned, single_threaded_blas, to_host
 from nysstream.errors import InputError
 from nysstream.journal import Entry, remembered
 from nysstream.memory import resident_bytes, trim
@@ -27,6 +29,8 @@ from nysstream.trace import Cost, PassRecord, current_trace, listening, report_r
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from nysstream.arrays import Device
     from nysstream.streaming.cache import BlockCache
@@ -154,6 +158,21 @@ class _Job:
     design: DesignMatrix
     reductions: tuple[Reduction, ...]
     token: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        buffers: list[pickle.PickleBuffer] = []
+        fields = (self.design, self.reductions, self.token)
+        pickled = cloudpickle.dumps(fields, protocol=5, buffer_callback=buffers.append)
+        return _received, (pickled, [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers])
+
+
+def _received(pickled: bytes, buffers: list[NDArray[np.uint8]]) -> _Job:
+    """Put a job together in another process, arrays where BLAS takes them as they are.
+
+    In a message they begin anywhere. NumPy copies what is not aligned before it multiplies, perhaps into
+    another order of memory, for which BLAS may have another kernel, with other rounding.
+    """
+    return _Job(*pickle.loads(pickled, buffers=[aligned(buffer) for buffer in buffers]))
 
 
 class _Turnstile:

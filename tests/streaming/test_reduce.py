@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -355,3 +356,23 @@ def test_sparse_rows_are_not_counted_as_dense(rng):
 def test_feature_weights_are_counted_once(rng):
     design = DesignMatrix(Stored(rng.random((64, 10))), features=Fourier(500))
     assert needs(design, threads=1)["feature weights"] == needs(design, threads=4)["feature weights"] > 0
+
+
+def test_arrays_arrive_aligned_at_workers():
+    rng = np.random.default_rng(0)
+    X, V = rng.standard_normal((50, 6)).astype(np.float32), rng.standard_normal((6, 2))
+    lazy = reduce(DesignMatrix(X), GramProduct(V), compute=False)
+    (job,) = (node.value for node in lazy.dask.values() if hasattr(node, "value"))
+    frames = []
+    pickled = pickle.dumps(job, protocol=5, buffer_callback=frames.append)
+    moved = []
+    for frame in frames:  # a message cuts them out of its own memory, wherever they begin
+        memory = np.empty(len(frame.raw()) + 1, np.uint8)
+        memory[1:] = np.frombuffer(frame.raw(), np.uint8)
+        moved.append(memory[1:])
+    there = pickle.loads(pickled, buffers=moved)
+    rows = there.design.source.read(slice(0, 50))
+    np.testing.assert_array_equal(rows, X)
+    np.testing.assert_array_equal(there.reductions[0].vectors, V)
+    assert rows.flags.aligned
+    assert there.reductions[0].vectors.flags.aligned
