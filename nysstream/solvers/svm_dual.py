@@ -291,10 +291,13 @@ def solve_dual(
             break
         if len(history) > 1:
             pulls = problem.pulls(beta, g)
-            worst = max(float(pulls[0].max() + pulls[1].max()), _SMALLEST)
-            if exact and worst <= _SMALLEST:
-                status = Status.STALLED
-                break
+            worst = float(pulls[0].max() + pulls[1].max())
+            if worst <= _SMALLEST:  # nothing wants to move, unless rounding has hidden it
+                if exact:
+                    status = Status.STALLED
+                    break
+                f, exact = columns.exact(beta), True
+                continue
             working = _next(problem, beta, pulls, quota, capacity)
             if gap > 0.5 * best:
                 quota = min(2 * quota, max(capacity // 2, 2))

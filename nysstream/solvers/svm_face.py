@@ -39,7 +39,7 @@ class Face:
         self.f = f.copy()
         self.total = float(beta.sum())
         # Proximal to where it is, so that dependent rows do no harm: no bias, only more steps.
-        self.damping = 1e-9 * max(float(K.trace()) / len(K), 1e-300)
+        self.damping = 1e-9 * max(float(K.trace()) / len(K), 1e-100)
         p = problem
         kink = p.epsilon > 0
         #: -1, 0 or 1: the linear piece that a variable is free to move on, on which side of the kink.
@@ -55,9 +55,9 @@ class Face:
         """Exchange all free variables beyond their ends for all others that want to move, again and again.
 
         Block principal pivoting: nothing makes it converge, but it mostly does, in few steps. When it does
-        not, the variables are where they were.
+        not, or within the precision ends above the value that it began with, the variables are where they were.
         """
-        p = self.problem
+        p, value = self.problem, self._value()
         start = self.beta, self.f, self.free.copy(), self.side.copy()
         outside = self.f - self.K @ self.beta
         if not self.free.any():
@@ -83,7 +83,9 @@ class Face:
             n_wrong = int(below.sum() + above.sum() + wrong.sum())
             if n_wrong == 0:
                 self.beta, self.f = beta, f
-                return steps, True
+                if self._value() <= value:
+                    return steps, True
+                break
             if n_wrong < fewest:
                 fewest, patience = n_wrong, _PATIENCE
             else:
@@ -177,23 +179,23 @@ class Face:
             d = d * min(1.0, 1e5 * float((upper - lower).max()) / float(np.abs(d).max()))
             aim = x + d
             direction = project(aim, lower, upper, float(x.sum())) - x
-            slope = float(g @ direction)
-            if slope >= -1e-12 * float(np.abs(g) @ np.abs(direction)):
-                # The projection leads nowhere: leave out what points outward, else stop at the first end.
-                outward = ((x <= lower) & (d < 0)) | ((x >= upper) & (d > 0))
-                if outward.any():
-                    self._fix(F[outward])
-                    continue
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    room = np.where(d > 0, (upper - x) / d, np.where(d < 0, (lower - x) / d, np.inf))
-                direction = min(float(room.min()), 1.0) * d
-                first = int(np.argmin(room))
+            gain, direction = self._along(F, g, direction)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                room = np.where(d > 0, (upper - x) / d, np.where(d < 0, (lower - x) / d, np.inf))
+            first = int(np.argmin(room))
+            straight = min(float(room[first]), 1.0) * d
+            straight_gain = self._along(F, g, straight)[0]
+            # Where the matrix is singular the projection may lead hardly anywhere: then to the first end.
+            if straight_gain > gain:
+                gain, direction = straight_gain, straight
                 direction[first] = (upper if d[first] > 0 else lower)[first] - x[first]
-                self._move(F, direction)
-            else:
-                curvature = float(direction @ (self.K[np.ix_(F, F)] @ direction))
-                length = 1.0 if curvature <= 0 else min(1.0, -slope / curvature)
-                self._move(F, length * direction)
+            if gain <= 0:
+                outward = ((x <= lower) & (d < 0)) | ((x >= upper) & (d > 0))
+                if not outward.any():
+                    return steps, b
+                self._fix(F[outward])
+                continue
+            self._move(F, direction)
             x = self.beta[F]
             slack = 1e-12 * (upper - lower)
             at_lower, at_upper = x <= lower + slack, x >= upper - slack
@@ -203,6 +205,18 @@ class Face:
             if not ends.any() and is_tiny(direction, x):
                 return steps, b
         return steps, b
+
+    def _along(self, F: Index, g: Vector, direction: Vector) -> tuple[float, Vector]:
+        """Go so far in a direction, at most once its length, as the objective falls; by how much, and the step.
+
+        A fall that is within rounding of none counts as none.
+        """
+        slope = float(g @ direction)
+        if slope >= -1e-12 * float(np.abs(g) @ np.abs(direction)):
+            return 0.0, direction
+        curvature = float(direction @ (self.K[np.ix_(F, F)] @ direction))
+        length = 1.0 if curvature <= 0 else min(1.0, -slope / curvature)
+        return -length * (slope + length * curvature / 2), length * direction
 
     def _newton(self, F: Index, g: Vector, total: float) -> tuple[Vector, float]:
         """Minimise the model with gradient g among steps of this sum; the step, and the multiplier."""

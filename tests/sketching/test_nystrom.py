@@ -29,7 +29,7 @@ def test_every_kind_of_matrix_gives_the_same(matrix, wrap):
     expected, actual = nystrom(matrix, 20, random_state=3), nystrom(wrap(matrix), 20, random_state=3)
     np.testing.assert_allclose(to_host(actual.values), expected.values, rtol=1e-6, atol=1e-13)
     # SciPy's operators know no trace, so that only the probes bound the error.
-    assert 1 <= actual.certificate.spectral_error / expected.certificate.spectral_error < 4
+    assert 1 - 1e-9 <= actual.certificate.spectral_error / expected.certificate.spectral_error < 4
 
 
 def test_seed_decides(matrix):
