@@ -55,7 +55,7 @@ class Face:
         """Exchange all free variables beyond their ends for all others that want to move, again and again.
 
         Block principal pivoting: nothing makes it converge, but it mostly does, in few steps. When it does
-        not, or within the precision ends above the value that it began with, the variables are where they were.
+        not, or within the precision ends above its first value, the variables are where they were.
         """
         p, value = self.problem, self._value()
         start = self.beta, self.f, self.free.copy(), self.side.copy()
@@ -207,7 +207,7 @@ class Face:
         return steps, b
 
     def _along(self, F: Index, g: Vector, direction: Vector) -> tuple[float, Vector]:
-        """Go so far in a direction, at most once its length, as the objective falls; by how much, and the step.
+        """Go in a direction, at most its length, as far as the objective falls; by how much, and the step.
 
         A fall that is within rounding of none counts as none.
         """
