@@ -13,10 +13,12 @@ from nysstream.operators.hessian import CoupledHessian, HessianOperator
 from nysstream.sketching.nystrom import Sketch
 from nysstream.sketching.shifted_inverse import BlockDiagonal, ShiftedInverse
 from nysstream.solvers.composite import Curvature, Evaluation, Smooth
-from nysstream.streaming import HessianProduct, LossSums, SquaredResidual, reduce
+from nysstream.streaming import HessianProduct, LossSums, Predict, SquaredResidual, reduce
+from nysstream.streaming.kernels import unscale
+from nysstream.streaming.reduction import Tile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
     Block = NDArray[np.float64]
+
+#: Change of the curvatures at sampled rows, relative to their sum, up to which a Hessian is kept: the
+#: sampling changes it by more.
+_STALE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +187,9 @@ class GeneralLoss(Smooth):
         self._evaluations = 0
         self._last: tuple[Block, Vector, Evaluation] | None = None
         self._hessians: tuple[Curvature, ...] = ()
+        # Hessians of sampled rows, and the loss's curvatures at these rows when they were made.
+        self._held: dict[int, Curvature] = {}
+        self._held_curvature: Block | None = None
         self._test: Block | None = None
         if method == "admm" and not self.coupled:
             rng = np.random.default_rng(0) if rng is None else rng
@@ -267,12 +276,37 @@ class GeneralLoss(Smooth):
     def _of_sample(self, W: Block, intercept: Vector) -> tuple[Curvature, ...]:
         if self.coupled:
             return (self._coupled(W, intercept),)
-        return tuple(_in_memory(hessian) for hessian in self._sampled_hessians(W, intercept))
+        h = self._sampled_curvature(W, intercept)
+        old = np.zeros_like(h) if self._held_curvature is None else self._held_curvature
+        moved = np.abs(h - old).sum(axis=0) > _STALE * old.sum(axis=0)
+        stale = [j for j in range(h.shape[1]) if moved[j] or j not in self._held]
+        for j, hessian in zip(stale, self._sampled_hessians(W, intercept, stale), strict=True):
+            self._held[j] = _in_memory(hessian)
+            old[:, j] = h[:, j]
+        self._held_curvature = old
+        return tuple(self._held[j] for j in range(h.shape[1]))
 
-    def _sampled_hessians(self, W: Block, intercept: Vector) -> list[Block]:
+    def _sampled_curvature(self, W: Block, intercept: Vector) -> Block:
+        """Give the loss's weighted curvatures at the sampled rows, (m, k)."""
         assert self.sample is not None
-        k = self.shape[1]
-        sums = LossSums(self.outcome, W, intercept, self.intercept and not self.coupled, tuple(range(k)))
+        design = self.sample.design
+        assert design.target is not None
+        coef, offset = unscale(design, np.ascontiguousarray(W))
+        constant = intercept if offset is None else intercept - offset
+        with unrecorded():
+            (z,) = reduce(design, Predict(coef, constant), name="sample")
+        rows = slice(0, design.shape[0])
+        target = np.asarray(design.target.read(rows), np.float64)
+        weight = None if design.weight is None else np.asarray(design.weight.read(rows), np.float64)[:, 0]
+        y, weight = self.outcome.of(Tile(0, None, None, target, weight))
+        h = np.asarray(self.outcome.loss.value_slope_curvature(z, y)[2])
+        return h if weight is None else h * weight[:, None]
+
+    def _sampled_hessians(self, W: Block, intercept: Vector, columns: Sequence[int]) -> list[Block]:
+        assert self.sample is not None
+        if not columns:
+            return []
+        sums = LossSums(self.outcome, W, intercept, self.intercept and not self.coupled, tuple(columns))
         with unrecorded():  # rows in memory: no pass over the data, and not to be counted as one
             (values,) = reduce(self.sample.design, sums, name="sample")
         return [self.sample.factor * hessian for hessian in values.hessians]
@@ -293,7 +327,7 @@ class GeneralLoss(Smooth):
     def _coupled(self, W: Block, intercept: Vector) -> Curvature:
         """Make the Hessian of all classes an operator, preconditioned with its diagonal blocks."""
         assert self.sample is not None
-        blocks = self._sampled_hessians(W, intercept)
+        blocks = self._sampled_hessians(W, intercept, range(self.shape[1]))
         p, k = self.shape
         ones = np.full((1, 1), self.sample.weight / k)  # of the intercepts, whose column is of ones
         parts: list[ShiftedInverse] = []

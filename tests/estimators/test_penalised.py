@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import nysstream as ny
 from nysstream.errors import InputError
+from nysstream.estimators.smooth_losses import GeneralLoss
 from tests.streaming.support import Stored
 
 ESTIMATORS = [
@@ -300,3 +301,30 @@ def test_continuous_targets_on_disk_are_no_classes():
     problem = Problem(0)
     with pytest.raises(InputError, match="Unknown label type: continuous"):
         ny.LogisticRegression().fit(problem.X, Stored(problem.y[:, None], chunk_rows=50))
+
+
+def test_sampled_hessians_are_kept_where_curvatures_hardly_change(monkeypatch):
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((20_000, 20))
+    labels = rng.random(len(X)) < 1 / (1 + np.exp(-X @ rng.standard_normal(20)))
+    made = []
+    sampled_hessians = GeneralLoss._sampled_hessians
+
+    def counting(self, W, intercept, columns):
+        made.extend(columns)
+        return sampled_hessians(self, W, intercept, columns)
+
+    monkeypatch.setattr(GeneralLoss, "_sampled_hessians", counting)
+
+    def fit():
+        made.clear()
+        model = ny.LogisticRegression(C=1.0, solver="subsampled", tol=1e-8).fit(X, labels)
+        assert model.result_.converged
+        return model, len(made)
+
+    kept, fewer = fit()
+    monkeypatch.setattr("nysstream.estimators.smooth_losses._STALE", 0.0)
+    renewed, all_of_them = fit()
+    assert 2 <= fewer < all_of_them
+    assert kept.result_.stats["passes"] <= renewed.result_.stats["passes"]
+    np.testing.assert_allclose(kept.coef_, renewed.coef_, rtol=1e-4, atol=1e-5)
