@@ -299,7 +299,7 @@ class GeneralLoss(Smooth):
         target = np.asarray(design.target.read(rows), np.float64)
         weight = None if design.weight is None else np.asarray(design.weight.read(rows), np.float64)[:, 0]
         y, weight = self.outcome.of(Tile(0, None, None, target, weight))
-        h = np.asarray(self.outcome.loss.value_slope_curvature(z, y)[2])
+        h = np.asarray(self.outcome.loss.curvature(z, y))
         return h if weight is None else h * weight[:, None]
 
     def _sampled_hessians(self, W: Block, intercept: Vector, columns: Sequence[int]) -> list[Block]:

@@ -179,12 +179,13 @@ class Face:
             d = d * min(1.0, 1e5 * float((upper - lower).max()) / float(np.abs(d).max()))
             aim = x + d
             direction = project(aim, lower, upper, float(x.sum())) - x
-            gain, direction = self._along(F, g, direction)
+            K = self.K[np.ix_(F, F)]
+            gain, direction = _along(K, g, direction)
             with np.errstate(divide="ignore", invalid="ignore"):
                 room = np.where(d > 0, (upper - x) / d, np.where(d < 0, (lower - x) / d, np.inf))
             first = int(np.argmin(room))
             straight = min(float(room[first]), 1.0) * d
-            straight_gain = self._along(F, g, straight)[0]
+            straight_gain = _along(K, g, straight)[0]
             # Where the matrix is singular the projection may lead hardly anywhere: then to the first end.
             if straight_gain > gain:
                 gain, direction = straight_gain, straight
@@ -205,18 +206,6 @@ class Face:
             if not ends.any() and is_tiny(direction, x):
                 return steps, b
         return steps, b
-
-    def _along(self, F: Index, g: Vector, direction: Vector) -> tuple[float, Vector]:
-        """Go in a direction, at most its length, as far as the objective falls; by how much, and the step.
-
-        A fall that is within rounding of none counts as none.
-        """
-        slope = float(g @ direction)
-        if slope >= -1e-12 * float(np.abs(g) @ np.abs(direction)):
-            return 0.0, direction
-        curvature = float(direction @ (self.K[np.ix_(F, F)] @ direction))
-        length = 1.0 if curvature <= 0 else min(1.0, -slope / curvature)
-        return -length * (slope + length * curvature / 2), length * direction
 
     def _newton(self, F: Index, g: Vector, total: float) -> tuple[Vector, float]:
         """Minimise the model with gradient g among steps of this sum; the step, and the multiplier."""
@@ -245,6 +234,19 @@ class Face:
 
     def _fix(self, rows: Index) -> None:
         self.free[rows] = False
+
+
+def _along(K: Vector, g: Vector, direction: Vector) -> tuple[float, Vector]:
+    """Go in a direction, at most its length, as far as the objective falls; by how much, and the step.
+
+    A fall that is within rounding of none counts as none.
+    """
+    slope = float(g @ direction)
+    if slope >= -1e-12 * float(np.abs(g) @ np.abs(direction)):
+        return 0.0, direction
+    curvature = float(direction @ (K @ direction))
+    length = 1.0 if curvature <= 0 else min(1.0, -slope / curvature)
+    return -length * (slope + length * curvature / 2), length * direction
 
 
 def is_tiny(direction: Vector, x: Vector) -> bool:
