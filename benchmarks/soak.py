@@ -1,4 +1,4 @@
-"""Kill fits at random moments, again and again, and compare what they end with, bit by bit.
+"""Kill fits, appends and updates at random moments, and compare what they end with, bit by bit.
 
 ``python -m benchmarks.soak --hours 2`` takes turns between all cases until the time is up;
 ``python -m benchmarks.soak --kills 4 --cases ridge-nystrom,lasso-admm`` kills each so many times.
@@ -6,6 +6,9 @@
 This process only forks and kills: a child that fits, with a checkpoint, is sent SIGKILL after a random
 part of the time that a fit takes. Another child goes on from the checkpoint, until one has had the luck
 to finish. The models that they write are compared with that of a child that nobody touched.
+
+In the case ``arriving`` the child appends rows to a store and updates a model after each append, while
+another one reads the store all the time and fails if it ever sees rows that are not whole appends.
 """
 
 from __future__ import annotations
@@ -20,15 +23,18 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import nysstream as ns
+from nysstream.sources.growing import count_rows
 
 Case = tuple[Callable[[], Any], str]
 
@@ -63,8 +69,12 @@ CASES: dict[str, Case] = {
     "kernel-ridge-askotch": (partial(ns.KernelRidge, 1.0, gamma=0.02, solver="askotch", tol=1e-2), "few"),
     "svc": (partial(ns.SVC, gamma=0.02), "few-labels"),
 }
+#: The case in which rows arrive.
+ARRIVING = "arriving"
 #: Rows that kernel machines are given.
 _FEW = 800
+#: Rows of the store in which rows arrive, and of every append. Chunks are cut by some and not by others.
+_FIRST, _STEP = 4_500, 500
 
 
 @dataclass
@@ -114,8 +124,16 @@ def write_data(folder: Path, n_rows: int = 8_000, n_columns: int = 40) -> None:
         writer.append(x=X, **{name: values.astype(np.float32) for name, values in targets.items()})
 
 
+def work(case: str, folder: Path, out: Path, checkpoint: Path | None) -> None:
+    """Do what a case is about in this process, and leave ``model.zarr``; goes on where a killed one ended."""
+    if case == ARRIVING:
+        arrive(folder / "data.zarr", out, checkpoint)
+    else:
+        fit(case, folder, out, checkpoint)
+
+
 def fit(case: str, folder: Path, out: Path, checkpoint: Path | None) -> None:
-    """Fit one case in this process, and save the model and how many passes were recalled."""
+    """Fit one model and save it."""
     make, target = CASES[case]
     store, few = str(folder / "data.zarr"), target.startswith("few")
     rows = slice(0, _FEW) if few else None
@@ -127,7 +145,53 @@ def fit(case: str, folder: Path, out: Path, checkpoint: Path | None) -> None:
     else:
         with ns.checkpointing(checkpoint, resume=True):
             model.fit(X, y)
-    model.save(out, overwrite=True)
+    model.save(out / "model.zarr", overwrite=True)
+
+
+def arrive(data: Path, out: Path, checkpoint: Path | None) -> None:
+    """Append rows until all of the data are there, and update a model after every append."""
+    store, place = str(out / "rows.zarr"), out / "model.zarr"
+    all_rows = ns.open(str(data), "x").shape[0]
+    if not Path(store).exists():
+        ns.convert(str(data), store, name="x", target="y", rows=slice(0, _FIRST), chunk_rows=1000)
+    if not place.exists():
+        model = ns.Ridge(1e-2, solver="nystrom", rank=20, tol=1e-10, keep_statistics=True)
+        model.fit(ns.open(store, "x"), ns.open(store, "y")).save(place)
+    while True:
+        n_rows = count_rows(store, "x")
+        model = ns.load(place, statistics=True)
+        if model.statistics_.watermark < n_rows:
+            step = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.{n_rows}")
+            with nullcontext() if step is None else ns.checkpointing(step, resume=True):
+                ns.update(model, ns.open(store, "x"), ns.open(store, "y"))
+            model.save(place, overwrite=True)
+        elif n_rows < all_rows:
+            new = slice(n_rows, n_rows + _STEP)
+            ns.append(store, ns.open(str(data), "x", rows=new), ns.open(str(data), "y", rows=new))
+        else:
+            return
+
+
+def read_all_the_time(data: Path, store: Path) -> None:
+    """Read a store in which rows arrive, until killed; raise if it ever holds half an append."""
+    expected = {name: everything(data, name) for name in ("x", "y")}
+    while True:
+        for name, rows in expected.items():
+            if not store.exists():
+                time.sleep(0.01)
+                continue
+            found = everything(store, name)
+            n_rows = len(found)
+            if (n_rows - _FIRST) % _STEP or not np.array_equal(found, rows[:n_rows]):
+                message = f"{store} showed {n_rows} rows of {name} that are not those that were appended"
+                raise AssertionError(message)
+
+
+def everything(store: Path, name: str) -> NDArray[Any]:
+    """Read all rows of an array."""
+    source = ns.open(str(store), name)
+    rows: NDArray[Any] = source.read(slice(0, source.shape[0]))
+    return rows
 
 
 def in_child(function: Callable[[], None], log: Path) -> int:
@@ -161,19 +225,34 @@ def ended(child: int, log: Path) -> bool:
     return True
 
 
-def arrays_of(model: Path) -> dict[str, bytes]:
-    """Read the arrays of a model as bytes, without Zarr, which would start threads."""
+def arrays_of(out: Path) -> dict[str, bytes]:
+    """Read the arrays of stores as bytes, without Zarr, which would start threads."""
     return {
-        str(chunk.relative_to(model)): chunk.read_bytes()
-        for chunk in sorted(model.rglob("c/**/*"))
+        str(chunk.relative_to(out)): chunk.read_bytes()
+        for chunk in sorted(out.rglob("c/**/*"))
         if chunk.is_file()
     }
 
 
-def passes_recalled(model: Path) -> int:
+def passes_recalled(out: Path) -> int:
     """Read how many passes a model's last run did not make."""
-    attributes = json.loads((model / "zarr.json").read_text())["attributes"]
+    attributes = json.loads((out / "model.zarr" / "zarr.json").read_text())["attributes"]
     return sum(bool(record.get("recalled")) for record in attributes["result"]["passes"])
+
+
+@contextmanager
+def watched(case: str, folder: Path, out: Path) -> Generator[None]:
+    """Let another child read the rows that arrive meanwhile; raises if it ever sees wrong ones."""
+    if case != ARRIVING:
+        yield
+        return
+    log = folder / "reader.log"
+    child = in_child(lambda: read_all_the_time(folder / "data.zarr", out / "rows.zarr"), log)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        ended(child, log)
 
 
 def disturb(survival: Survival, folder: Path, kills: int, rng: random.Random) -> None:
@@ -181,19 +260,23 @@ def disturb(survival: Survival, folder: Path, kills: int, rng: random.Random) ->
     case, log = survival.case, folder / f"{survival.case}.log"
     whole, pieces, checkpoint = (folder / f"{case}.{kind}" for kind in ("whole", "pieces", "checkpoint"))
     if not whole.exists():
+        whole.mkdir()
         began = time.perf_counter()
-        ended(in_child(lambda: fit(case, folder, whole, None), log), log)
+        ended(in_child(lambda: work(case, folder, whole, None), log), log)
         survival.seconds = time.perf_counter() - began
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    for leftover in (pieces, *folder.glob(f"{checkpoint.name}*")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    pieces.mkdir()
     done, left = False, kills
-    while not done:
-        child = in_child(lambda: fit(case, folder, pieces, checkpoint), log)
-        if left:
-            time.sleep(rng.uniform(0, survival.seconds))
-            os.kill(child, signal.SIGKILL)
-        done = ended(child, log)
-        if not done:
-            survival.kills, left = survival.kills + 1, left - 1
+    with watched(case, folder, pieces):
+        while not done:
+            child = in_child(lambda: work(case, folder, pieces, checkpoint), log)
+            if left:
+                time.sleep(rng.uniform(0, survival.seconds))
+                os.kill(child, signal.SIGKILL)
+            done = ended(child, log)
+            if not done:
+                survival.kills, left = survival.kills + 1, left - 1
     survival.rounds += 1
     survival.recalled += passes_recalled(pieces)
     survival.identical &= arrays_of(whole) == arrays_of(pieces)
@@ -224,11 +307,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--kills", type=int, help="of each case, instead of a time")
-    parser.add_argument("--cases", default="", help=f"comma-separated: {', '.join(CASES)}")
+    parser.add_argument("--cases", default="", help=f"comma-separated: {', '.join([*CASES, ARRIVING])}")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    cases = [name for name in given.cases.split(",") if name] or list(CASES)
-    unknown = sorted(set(cases) - set(CASES))
+    known = [*CASES, ARRIVING]
+    cases = [name for name in given.cases.split(",") if name] or known
+    unknown = sorted(set(cases) - set(known))
     if unknown:
         parser.error(f"--cases: there is no {', '.join(unknown)}")
     with tempfile.TemporaryDirectory() as name:
