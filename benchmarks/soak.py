@@ -226,10 +226,14 @@ def ended(child: int, log: Path) -> bool:
 
 
 def arrays_of(out: Path) -> dict[str, bytes]:
-    """Read the arrays of stores as bytes, without Zarr, which would start threads."""
+    """Read the arrays of stores as bytes, without Zarr, which would start threads.
+
+    What killed saves had begun is left beside them, under names that start with a dot.
+    """
     return {
         str(chunk.relative_to(out)): chunk.read_bytes()
-        for chunk in sorted(out.rglob("c/**/*"))
+        for store in sorted(out.glob("[!.]*.zarr"))
+        for chunk in sorted(store.rglob("c/**/*"))
         if chunk.is_file()
     }
 
