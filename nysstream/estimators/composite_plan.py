@@ -26,7 +26,7 @@ from nysstream.streaming import (
 from nysstream.streaming.affordable import Room, halving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -56,6 +56,8 @@ class LossPlan:
         Columns of the sketch; 0 for none.
     n_sampled : int
         Rows kept in memory; 0 for none.
+    most_movable : int
+        Coefficients at most that one model moves, for ``"subsampled"``; 0 for all.
     n_systems : int
         Predictors solved for in the same passes.
     scheduler : str
@@ -68,6 +70,7 @@ class LossPlan:
     why: str
     rank: int
     n_sampled: int
+    most_movable: int
     n_systems: int
     scheduler: str
     n_tasks: int
@@ -95,6 +98,7 @@ def plan_loss(
     n_columns: int,
     method: str = "auto",
     coupled: bool = False,
+    sparsifies: bool = False,
 ) -> LossPlan:
     """Choose the method, the concurrency and the cache, within the memory limit; no read.
 
@@ -108,6 +112,8 @@ def plan_loss(
         ``"auto"`` or one of :data:`LOSS_METHODS`.
     coupled : bool
         Whether the loss couples its columns, as that of several classes does.
+    sparsifies : bool
+        Whether many coefficients are expected to be zero, so that models of few will do.
 
     Raises
     ------
@@ -122,9 +128,14 @@ def plan_loss(
     check_rank(rank, design.shape[1])
 
     def choose(earlier: dict[str, Any]) -> LossPlan:
-        return _choose(design, memory, rank, n_columns, method, earlier, coupled=coupled)
+        return _choose(
+            design, memory, rank, n_columns, method, earlier, coupled=coupled, few=sparsifies and not coupled
+        )
 
-    plan: LossPlan = settled("plan", choose, essentials)
+    def kept(plan: LossPlan) -> dict[str, Any]:
+        return essentials(plan) | {"most_movable": plan.most_movable}
+
+    plan: LossPlan = settled("plan", choose, kept)
     return plan
 
 
@@ -137,6 +148,7 @@ def _choose(
     earlier: dict[str, Any],
     *,
     coupled: bool,
+    few: bool,
 ) -> LossPlan:
     """Take what an earlier run of the job took, or the first method that fits."""
     room = Room.of(memory)
@@ -149,16 +161,17 @@ def _choose(
     elif rank != "auto":
         order, why = ("admm",), {"admm": "a rank was asked for"}
     else:
-        order, why = _preference(design, n_columns, coupled=coupled)
+        order, why = _preference(design, n_columns, coupled=coupled, few=few)
     plan = None
     for name in order:
-        widths: Iterable[int] = _widths(rank, design.shape[1]) if name == "admm" and not coupled else [0]
-        m = sample_size(design) if name == "subsampled" or coupled else 0
-        for width in [earlier["rank"]] if earlier else widths:
-            needs = partial(_needs, method=name, rank=width, n_sampled=m, k=n_columns, coupled=coupled)
+        for width, most in _tried(name, rank, design.shape[1], earlier, coupled=coupled, few=few):
+            m = sample_size(design, most) if name == "subsampled" or coupled else 0
+            needs = partial(
+                _needs, method=name, rank=width, n_sampled=m, most=most, k=n_columns, coupled=coupled
+            )
             fitted, budget, tasks = room.fit(design, needs, "ask for fewer features, or for solver='admm'")
             planned, kind = fitted.with_cache(budget.spare), room.scheduler
-            plan = LossPlan(planned, budget, name, why[name], width, m, n_columns, kind, tasks)
+            plan = LossPlan(planned, budget, name, why[name], width, m, most, n_columns, kind, tasks)
             if budget.fits:
                 return plan
     assert plan is not None
@@ -166,12 +179,29 @@ def _choose(
     return plan
 
 
-def sample_size(design: DesignMatrix) -> int:
-    """Count the rows whose Hessian stands for that of all: a few times the columns."""
-    return min(design.shape[0], max(_LEAST_SAMPLE, 4 * design.shape[1]))
+def sample_size(design: DesignMatrix, most_movable: int = 0) -> int:
+    """Count the rows whose Hessian stands for that of all: a few times its columns."""
+    return min(design.shape[0], max(_LEAST_SAMPLE, 4 * (most_movable or design.shape[1])))
 
 
-def _preference(design: DesignMatrix, k: int, *, coupled: bool) -> tuple[tuple[str, ...], dict[str, str]]:
+def pass_flops(design: DesignMatrix, k: int = 1) -> float:
+    """Estimate the arithmetic in whose time a pass evaluates loss and gradient of k columns."""
+    n, p = design.shape
+    flops = n * (design.row_bytes * _FLOPS_PER_BYTE + 6.0 * _row_entries(design) * k)
+    if not isinstance(design.features, Identity):
+        flops += 2.0 * n * p * design.source.shape[1] + _FLOPS_PER_FEATURE * n * p
+    return flops
+
+
+def _row_entries(design: DesignMatrix) -> float:
+    """Count the entries of a row that are multiplied with, on average: of sparse rows, those stored."""
+    p = design.shape[1]
+    return min(float(p), design.row_bytes / _SPARSE_ENTRY_BYTES) if design.sparse else float(p)
+
+
+def _preference(
+    design: DesignMatrix, k: int, *, coupled: bool, few: bool
+) -> tuple[tuple[str, ...], dict[str, str]]:
     """Order the methods by what they are expected to cost."""
     n, p = design.shape
     m = sample_size(design)
@@ -181,11 +211,11 @@ def _preference(design: DesignMatrix, k: int, *, coupled: bool) -> tuple[tuple[s
             "newton": "the sample does not fit in memory",
         }
         return ("subsampled", "newton"), reasons
-    read = n * design.row_bytes * _FLOPS_PER_BYTE + 6.0 * n * p * k
-    if not isinstance(design.features, Identity):
-        read += 2.0 * n * p * design.source.shape[1] + _FLOPS_PER_FEATURE * n * p
-    whole = _NEWTON_STEPS * (read + 1.0 * n * p * p * k)
-    sampled = _SAMPLED_STEPS * (read + 1.0 * m * p * p * k)
+    read, entries = pass_flops(design, k), _row_entries(design)
+    whole = _NEWTON_STEPS * (read + k * (n * entries**2 + 1.0 * p**3))
+    # Of few coefficients a Hessian costs about a pass.
+    hessian = min(m * entries**2 + 1.0 * p**3, read) if few else m * entries**2 + 1.0 * p**3
+    sampled = _SAMPLED_STEPS * (read + _RENEWED * k * hessian)
     why = {
         "newton": "few columns for so many rows: whole Hessians cost less than further passes",
         "subsampled": "Hessians of sampled rows cost so much less that a few more passes do not matter",
@@ -200,6 +230,26 @@ _NEWTON_STEPS, _SAMPLED_STEPS = 7, 16
 #: Arithmetic in whose time a byte is read, or one feature is mapped.
 _FLOPS_PER_BYTE, _FLOPS_PER_FEATURE = 40.0, 150.0
 _LEAST_SAMPLE = 4096
+#: Share of the steps in which a Hessian of sampled rows is made anew.
+_RENEWED = 0.6
+#: Of the number and the place of an entry of a sparse row.
+_SPARSE_ENTRY_BYTES = 8.0
+#: Fewest coefficients that models are restricted to by the memory.
+_LEAST_MOVABLE = 512
+
+
+def _tried(
+    method: str, rank: int | str, p: int, earlier: dict[str, Any], *, coupled: bool, few: bool
+) -> Iterator[tuple[int, int]]:
+    """Give the widths of a sketch and the most coefficients of a model that are tried, in order."""
+    if earlier:
+        yield earlier["rank"], earlier["most_movable"]
+    elif method == "admm" and not coupled:
+        yield from ((width, 0) for width in _widths(rank, p))
+    else:
+        yield 0, 0
+        if method == "subsampled" and few and p > 2 * _LEAST_MOVABLE:
+            yield from ((0, most) for most in halving(p // 2, _LEAST_MOVABLE))
 
 
 def _widths(rank: int | str, p: int) -> Iterator[int]:
@@ -207,7 +257,7 @@ def _widths(rank: int | str, p: int) -> Iterator[int]:
 
 
 def _needs(
-    design: DesignMatrix, method: str, rank: int, n_sampled: int, k: int, *, coupled: bool
+    design: DesignMatrix, method: str, rank: int, n_sampled: int, most: int, k: int, *, coupled: bool
 ) -> dict[str, int]:
     """Count bytes in the phase that holds most: set-up, evaluation, or products."""
     p = design.shape[1]
@@ -230,8 +280,10 @@ def _needs(
     if method == "admm" and not coupled:
         evaluate["sketch"] = 8 * p * rank * (k + 7)
     else:
-        evaluate["Hessians"] = (2 * k + 2) * 8 * p * p
+        evaluate["Hessians"] = (2 * k + 2) * 8 * (most or p) ** 2
     if n_sampled:
         wide = 0 if isinstance(design.features, Identity) else p * design.dtype.itemsize
         evaluate["sample"] = int(n_sampled * (design.row_bytes + wide + 24 * (k + 1)))
+        if not design.sparse:  # their columns that a model moves
+            evaluate["sample"] += n_sampled * (most or p) * design.dtype.itemsize
     return max([setup, evaluate], key=lambda needs: sum(needs.values()))

@@ -96,7 +96,9 @@ def _choose(
                 needs = _needs(candidate, method, width, k, in_memory=in_memory, returned=returned)
                 budget = room.budget(needs, "ask for fewer features")
                 planned, kind = candidate.with_cache(budget.spare), room.scheduler
-                plan = KinkedPlan(planned, budget, method, why, width, 0, k, kind, tasks, in_memory, returned)
+                plan = KinkedPlan(
+                    planned, budget, method, why, width, 0, 0, k, kind, tasks, in_memory, returned
+                )
                 if budget.fits:
                     return plan
     assert plan is not None

@@ -241,6 +241,9 @@ class _Combination(MultiOutputMixin, Penalised):
             return Penalty()
         return _Sum(lower=np.transpose(r.lower), upper=np.transpose(r.upper), given=r)
 
+    def _sparsifies(self) -> bool:
+        return isinstance(self.regularizer, Separable) and self.regularizer.sparsifies
+
     def _plan(self, design: DesignMatrix) -> Any:
         if isinstance(self.regularizer, Composed):
             self.regularizer.check(design.shape[1], design.n_targets)

@@ -231,6 +231,7 @@ class Penalised(LinearModel, BaseEstimator, Settings):
                 n_columns=k,
                 method=self.solver,
                 coupled=self._loss().coupled,
+                sparsifies=self._sparsifies(),
             )
         names = {"auto": "auto", "gram": "gram", "admm": "nystrom"}
         method = names[self.solver]
@@ -240,6 +241,11 @@ class Penalised(LinearModel, BaseEstimator, Settings):
             except MemoryBudgetError:
                 method = "nystrom"
         return plan_fit(design, memory=self.memory, rank=self.rank, n_systems=2 * k, method=method)
+
+    def _sparsifies(self) -> bool:
+        """Whether the penalty makes coefficients zero."""
+        penalty = self._penalty(1.0)
+        return Separable(penalty.l1, 0.0, np.min(penalty.lower), np.max(penalty.upper)).sparsifies
 
     def _solve(self, problem: Composite, trace: Trace, start: tuple[Block, Vector] | None) -> Result[Any]:
         if self.solver in STOCHASTIC:
@@ -310,6 +316,7 @@ class Penalised(LinearModel, BaseEstimator, Settings):
             fit_intercept=self.fit_intercept,
             sample=sample,
             rank=plan.rank,
+            most_movable=plan.most_movable,
             rng=np.random.default_rng(as_seed(self.random_state)),
         )
         W = np.zeros((design.shape[1], k))

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nysstream.estimators.composite_plan import pass_flops
 from nysstream.journal import unrecorded
 from nysstream.operators import LinearOperator, as_operator
 from nysstream.operators.hessian import CoupledHessian, HessianOperator
 from nysstream.sketching.nystrom import Sketch
 from nysstream.sketching.shifted_inverse import BlockDiagonal, ShiftedInverse
 from nysstream.solvers.composite import Curvature, Evaluation, Smooth
-from nysstream.streaming import HessianProduct, LossSums, Predict, SquaredResidual, reduce
+from nysstream.sources import as_source
+from nysstream.streaming import (
+    DesignMatrix,
+    HessianProduct,
+    LossSums,
+    Predict,
+    SetUp,
+    SquaredResidual,
+    reduce,
+)
 from nysstream.streaming.kernels import unscale
+from nysstream.streaming.panels import scaled_inplace
 from nysstream.streaming.reduction import Tile
 
 if TYPE_CHECKING:
@@ -24,7 +36,8 @@ if TYPE_CHECKING:
 
     from nysstream.estimators.least_squares import LeastSquares
     from nysstream.operators.base import Array, Precision
-    from nysstream.streaming import DesignMatrix, LossValues, Outcome, Reduction
+    from nysstream.solvers.composite import Movable
+    from nysstream.streaming import LossValues, Outcome, Reduction
 
     Vector = NDArray[np.float64]
     Block = NDArray[np.float64]
@@ -32,6 +45,10 @@ if TYPE_CHECKING:
 #: Change of the curvatures at sampled rows, relative to their sum, up to which a Hessian is kept: the
 #: sampling changes it by more.
 _STALE = 0.05
+#: Arithmetic of single precision in whose time a matrix is inverted, relative to its order cubed.
+_FLOPS_OF_INVERSE = 20.0
+#: Coefficients whose sampled Hessian costs little anyway.
+_LEAST_MOVABLE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +151,16 @@ class LeastSquaresLoss(Smooth):
         conjugate = np.stack([squares, inner, zeros, zeros])
         cross = np.broadcast_to(np.float64(0), gradient.shape)
         return Evaluation(
-            0.5 * squares, gradient, zeros, zeros, cross, zeros, cross, conjugate, lambda: self.model, precise
+            0.5 * squares,
+            gradient,
+            zeros,
+            zeros,
+            cross,
+            zeros,
+            cross,
+            conjugate,
+            lambda _: self.model,
+            precise,
         )
 
 
@@ -156,6 +182,8 @@ class GeneralLoss(Smooth):
         For ``"subsampled"``, and where classes are coupled.
     rank : int
         Columns of the sketch of each Hessian, for ``"admm"``.
+    most_movable : int
+        Coefficients at most that a Hessian of sampled rows is to be of; 0 for no limit.
     rng : numpy.random.Generator
         Of the sketches.
     """
@@ -172,6 +200,7 @@ class GeneralLoss(Smooth):
         fit_intercept: bool,
         sample: Sample | None = None,
         rank: int = 0,
+        most_movable: int = 0,
         rng: np.random.Generator | None = None,
     ) -> None:
         self.design = design
@@ -183,6 +212,7 @@ class GeneralLoss(Smooth):
         self.in_memory = method != "admm" and not (method == "newton" and self.coupled)
         self.sample = sample
         self.rank = rank
+        self._most_movable = most_movable
         self.operators: list[HessianOperator | CoupledHessian] = []
         self._evaluations = 0
         self._last: tuple[Block, Vector, Evaluation] | None = None
@@ -228,11 +258,11 @@ class GeneralLoss(Smooth):
         if columns:
             self._hessians = tuple(_in_memory(hessian) for hessian in values.hessians)
 
-        def model() -> tuple[Curvature, ...]:
+        def model(movable: Movable) -> tuple[Curvature, ...]:
             if whole:
                 return held or self._hessians
             if self._test is None:
-                return self._of_sample(W, intercept)
+                return self._of_sample(W, intercept, movable)
             return tuple(
                 self._over_data(j, W, intercept, sketches[0][:, of == j], float(values.curvature[j]))
                 for j in range(k)
@@ -241,7 +271,7 @@ class GeneralLoss(Smooth):
         return self._evaluation(values, model, precise=precise)
 
     def _evaluation(
-        self, values: LossValues, model: Callable[[], tuple[Curvature, ...]], *, precise: bool
+        self, values: LossValues, model: Callable[[Movable], tuple[Curvature, ...]], *, precise: bool
     ) -> Evaluation:
         return Evaluation(
             values.loss,
@@ -265,7 +295,9 @@ class GeneralLoss(Smooth):
             found = self.evaluate(W, intercept, precise=False)
         else:
             double = self.design.dtype == np.float64
-            found = self._evaluation(known, lambda: self._of_sample(W, intercept), precise=double)
+            found = self._evaluation(
+                known, lambda movable: self._of_sample(W, intercept, movable), precise=double
+            )
         self.keep(W, intercept, found)
         return found
 
@@ -273,18 +305,55 @@ class GeneralLoss(Smooth):
         """Have the next evaluation there give what was found already, for no pass."""
         self._last = (W, intercept, found)
 
-    def _of_sample(self, W: Block, intercept: Vector) -> tuple[Curvature, ...]:
+    def n_movable(self, support: int) -> int | None:
+        """Count as many as make a Hessian of sampled rows cost no more than a pass, or twice the support."""
+        if self.sample is None or self.coupled:
+            return None
+        p = self.design.shape[1]
+        # Half of it for the Hessian, half for its inverse, in double precision.
+        flops, m = pass_flops(self.design), self.sample.design.shape[0]
+        affordable = int(min(math.sqrt(flops / (2 * m)), math.cbrt(flops / _FLOPS_OF_INVERSE)))
+        return min(self._most_movable or p, max(_LEAST_MOVABLE, affordable, 2 * support))
+
+    def _of_sample(self, W: Block, intercept: Vector, movable: Movable) -> tuple[Curvature, ...]:
         if self.coupled:
             return (self._coupled(W, intercept),)
         h = self._sampled_curvature(W, intercept)
         old = np.zeros_like(h) if self._held_curvature is None else self._held_curvature
         moved = np.abs(h - old).sum(axis=0) > _STALE * old.sum(axis=0)
-        stale = [j for j in range(h.shape[1]) if moved[j] or j not in self._held]
-        for j, hessian in zip(stale, self._sampled_hessians(W, intercept, stale), strict=True):
-            self._held[j] = _in_memory(hessian)
-            old[:, j] = h[:, j]
+        for j in range(h.shape[1]):
+            index = None if movable is None else movable[j]
+            if moved[j] or not self._holds(j, index):
+                self._held[j] = self._sampled_hessian(h[:, j], index)
+                old[:, j] = h[:, j]
         self._held_curvature = old
         return tuple(self._held[j] for j in range(h.shape[1]))
+
+    def _holds(self, j: int, index: NDArray[np.intp] | None) -> bool:
+        """Whether the Hessian that is kept of a column is of these coefficients, at least."""
+        held = self._held.get(j)
+        if held is None or held.movable is None:
+            return held is not None
+        return index is not None and bool(np.isin(index, held.movable, assume_unique=True).all())
+
+    def _sampled_hessian(self, h: Vector, index: NDArray[np.intp] | None) -> Curvature:
+        """Sum the Hessian of some coefficients, given the weighted curvatures at the sampled rows."""
+        assert self.sample is not None
+        design = self.sample.design
+        n_rows, p = design.shape
+        scale = np.ones(p) if design.centering is None else design.centering.scale
+        rows = design.source.read(slice(0, n_rows))
+        if index is not None:
+            rows, scale = rows[:, index], scale[index]
+        if not h.any():
+            return _in_memory(np.zeros((scale.size, scale.size)), index)
+        weighted = DesignMatrix(
+            as_source(rows), weight=as_source(h), precision=design.precision, device=design.device
+        )
+        with unrecorded():  # rows in memory: no pass over the data, and not to be counted as one
+            # The weighted means of the rows go with the intercept.
+            (sums,) = reduce(weighted, SetUp(center=self.intercept, gram=True), name="sample")
+        return _in_memory(self.sample.factor * scaled_inplace(sums.gram, scale), index)
 
     def _sampled_curvature(self, W: Block, intercept: Vector) -> Block:
         """Give the loss's weighted curvatures at the sampled rows, (m, k)."""
@@ -354,5 +423,5 @@ def needs_sums_only(method: str, *, coupled: bool) -> bool:
     return coupled or method not in ("newton", "admm")
 
 
-def _in_memory(hessian: Block) -> Curvature:
-    return Curvature(as_operator(hessian, psd=True), ShiftedInverse(hessian), exact=True)
+def _in_memory(hessian: Block, movable: NDArray[np.intp] | None = None) -> Curvature:
+    return Curvature(as_operator(hessian, psd=True), ShiftedInverse(hessian), exact=True, movable=movable)

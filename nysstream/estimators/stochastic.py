@@ -100,7 +100,7 @@ def _choose(design: DesignMatrix, memory: Any, rank: int | str, n_columns: int, 
     budget.check()
     planned = fitted.with_cache(budget.spare)
     why, kind = "it was asked for", room.scheduler
-    return LossPlan(planned, budget, solver, why, width, m, n_columns, kind, tasks)
+    return LossPlan(planned, budget, solver, why, width, m, 0, n_columns, kind, tasks)
 
 
 #: Rank of a Nyström preconditioner where it is left open; and bytes of rows while one is made.

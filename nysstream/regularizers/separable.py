@@ -77,14 +77,22 @@ class Separable(Regularizer):
 
     def distance(self, W: Block, G: Block) -> Vector:
         """Give the largest distance of an entry of -G from the subdifferential; infinite outside bounds."""
+        inside = (self.lower <= W) & (self.upper >= W)
+        return np.asarray(np.where(inside, self.excess(W, G), np.inf).max(axis=0, initial=0.0))
+
+    def excess(self, W: Block, G: Block) -> Block:
+        """Say for each entry how far -G lies beyond the subdifferential's interval; negative within it."""
         smooth = -G - self.l2 * W
         least = self.l1 * np.where(W > 0, 1.0, -1.0)
         most = self.l1 * np.where(W < 0, -1.0, 1.0)
-        below = np.where(self.lower == W, 0.0, least - smooth)
-        above = np.where(self.upper == W, 0.0, smooth - most)
-        apart = np.maximum(np.maximum(below, above), 0.0)
-        inside = (self.lower <= W) & (self.upper >= W)
-        return np.asarray(np.where(inside, apart, np.inf).max(axis=0, initial=0.0))
+        below = np.where(self.lower == W, -np.inf, least - smooth)
+        above = np.where(self.upper == W, -np.inf, smooth - most)
+        return np.asarray(np.maximum(below, above))
+
+    @property
+    def sparsifies(self) -> bool:
+        """Whether zeros are to be expected: by an l1 penalty, or since a bound is zero."""
+        return bool(np.any(np.asarray(self.l1) > 0) or np.any(self.lower == 0) or np.any(self.upper == 0))
 
     def conjugate(self, V: Block) -> Vector:
         """Evaluate at the maximiser, which is clipped like the proximal operator's."""
@@ -110,6 +118,11 @@ class Separable(Regularizer):
         """Restrict strengths and bounds that differ between columns."""
         settings = (self.l1, self.l2, self.lower, self.upper)
         return Separable(*(pick(x, index) for x in settings))
+
+    def rows(self, index: Any) -> Separable:
+        """Restrict it to some of the coefficients."""
+        settings = (np.asarray(x) for x in (self.l1, self.l2, self.lower, self.upper))
+        return Separable(*(x[index] if x.ndim == 2 and x.shape[0] > 1 else x for x in settings))
 
     def face(self, W: Block) -> Face:
         """Free what lies strictly within its bounds and, where there is an l1 penalty, is not zero."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from nysstream.regularizers import Regularizer
     from nysstream.sketching.preconditioner import Preconditioner
     from nysstream.solvers.quadratic import Block, Vector
+
+#: Coefficients of each column that are to move; None for all.
+Movable: TypeAlias = "tuple[NDArray[np.intp], ...] | None"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +48,10 @@ class Evaluation:
         Sums of the losses' conjugates at multiples of the slopes, as in
         :class:`nysstream.streaming.LossValues`; infinite where there are none. For least
         squares: sums of squares of the residuals, and their inner products with the targets.
-    make_model : callable
-        Makes :attr:`model`, when a step first asks for it.
+    model : callable
+        Makes the curvature in the coefficients, the intercepts eliminated: one for all columns, or one for
+        each. Given are the coefficients of each column that are to move, or None for all; what it gives
+        may be for more.
     precise : bool
         Whether it was computed in double precision from the rows.
     """
@@ -60,13 +64,8 @@ class Evaluation:
     move: Vector
     toward: Block
     conjugate: NDArray[np.float64]
-    make_model: Callable[[], tuple[Curvature, ...]]
+    model: Callable[[Movable], tuple[Curvature, ...]]
     precise: bool = True
-
-    @functools.cached_property
-    def model(self) -> tuple[Curvature, ...]:
-        """Curvature in the coefficients, the intercepts eliminated: one for all columns, or one for each."""
-        return self.make_model()
 
     def eliminate(self) -> Block:
         """Give the gradient of the loss minimised over the intercepts, to second order."""
@@ -90,6 +89,8 @@ class Curvature:
         About the mean of the operator's diagonal: the size of a penalty parameter.
     there : ndarray, shape (p, 1), optional
         Product of the operator with the coefficients at which it was made, where the same pass gave it.
+    movable : ndarray of int, optional
+        Coefficients that the operator is of; the others stay. None for all.
     """
 
     operator: LinearOperator
@@ -98,6 +99,7 @@ class Curvature:
     stacked: bool = False
     diagonal: float | None = None
     there: Block | None = None
+    movable: NDArray[np.intp] | None = None
 
 
 class Smooth(Protocol):
@@ -108,6 +110,10 @@ class Smooth(Protocol):
     least_squares: bool
     coupled: bool
     in_memory: bool
+
+    def n_movable(self, support: int) -> int | None:
+        """Count the coefficients that a model should move, given how many are not zero; None for all."""
+        return None
 
     @property
     def passes(self) -> int:

@@ -13,11 +13,13 @@ from nysstream.sketching.shifted_inverse import ShiftedInverse
 from nysstream.solvers.admm import ADMM, ADMMState
 from nysstream.solvers.base import Solver, Status
 from nysstream.solvers.columns import dots
-from nysstream.solvers.composite import Composite, Evaluation
+from nysstream.solvers.composite import Composite, Curvature, Evaluation, Movable
 from nysstream.solvers.quadratic import CompositeQuadratic
 from nysstream.solvers.smooth_quadratic import SmoothQuadratic, is_quadratic
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nysstream.regularizers import Regularizer
     from nysstream.solvers.quadratic import Block, Certified, Vector
 
@@ -28,6 +30,10 @@ _FORCING = 0.1
 #: Measure below which the next evaluation is made in double precision; or ten times the tolerance, if that is
 #: more, so that the evaluation which meets it need not be repeated.
 _PRECISE = 1e-4
+#: A model of fewer coefficients must be of this share of them at most.
+_MOST = 0.7
+#: Zeros this near to leaving, relative to the l1 penalty's strength, may move.
+_NEAR = 0.3
 #: Relative error of sums in single precision: objectives closer than this cannot be told apart.
 _SINGLE = 1e-5
 
@@ -49,6 +55,8 @@ class NewtonState:
         Being minimised; empty between two steps.
     inner : tuple
         One state of the inner solver per model.
+    curvature : tuple of Curvature
+        Of the models.
     penalties : tuple of (ndarray, float)
         Penalty parameters that the last models ended with, and those that ADMM would have begun with: their
         ratios suit the next models.
@@ -66,6 +74,7 @@ class NewtonState:
     certified: Certified
     models: tuple[CompositeQuadratic, ...] = ()
     inner: tuple[Any, ...] = ()
+    curvature: tuple[Curvature, ...] = ()
     penalties: tuple[tuple[Vector, float], ...] = ()
     multiplier: Block | None = None
     iterations: int = 0
@@ -172,20 +181,28 @@ class ProximalNewton(Solver[Composite, NewtonState]):
 
     def _model(self, problem: Composite, state: NewtonState) -> NewtonState:
         at, k = state.at, state.W.shape[1]
-        if at.model[0].stacked:
+        curvatures = at.model(self._movable(problem, state))
+        state = replace(state, curvature=curvatures)
+        if curvatures[0].stacked:
             return self._stacked_model(problem, state)
-        shared = len(at.model) == 1
+        shared = len(curvatures) == 1
         gradient = at.eliminate()
         models, inner = [], []
         solver = self._inner_solver(problem, state)
         regularizer = problem.regularizer.near(state.multiplier)
-        for i, curvature in enumerate(at.model):
+        for i, curvature in enumerate(curvatures):
             columns = np.arange(k) if shared else np.array([i])
-            W, g = state.W[:, columns], gradient[:, columns]
+            W, g, penalty = state.W[:, columns], gradient[:, columns], regularizer.columns(columns)
+            constant = at.loss[columns]
+            if curvature.movable is not None:
+                assert isinstance(penalty, Separable)
+                moving, whole = curvature.movable, penalty
+                W, g, penalty = W[moving], g[moving], whole.rows(moving)
+                constant = constant + whole.value(state.W[:, columns]) - penalty.value(W)
             product = curvature.there
             if product is None:
                 product = curvature.operator.matmat(W) if W.any() else np.zeros_like(W)
-            constant = at.loss[columns] - dots(g, W) + 0.5 * dots(W, product)
+            constant = constant - dots(g, W) + 0.5 * dots(W, product)
             preconditioner = curvature.preconditioner
             if isinstance(regularizer, Composed) and isinstance(preconditioner, ShiftedInverse):
                 preconditioner = preconditioner.against(regularizer.matrix)
@@ -193,7 +210,7 @@ class ProximalNewton(Solver[Composite, NewtonState]):
                 curvature.operator,
                 product - g,
                 constant,
-                regularizer.columns(columns),
+                penalty,
                 preconditioner,
                 curvature.exact,
                 problem.smooth.least_squares,
@@ -206,9 +223,35 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             inner.append(solver.init(model, W if W.any() else None))
         return self._begun(state, models, inner)
 
+    def _movable(self, problem: Composite, state: NewtonState) -> Movable:
+        """Choose the coefficients of each column that the next model moves; None for all.
+
+        Those that are not zero, and the zeros nearest to leaving, or beyond it.
+        """
+        regularizer, smooth = problem.regularizer, problem.smooth
+        if not (isinstance(regularizer, Separable) and regularizer.sparsifies):
+            return None
+        n_movable = smooth.n_movable(int(np.count_nonzero(state.W, axis=0).max()))
+        if n_movable is None or n_movable > _MOST * len(state.W):
+            return None
+        excess = regularizer.excess(state.W, state.at.gradient)
+        order = np.where(state.W != 0, np.inf, excess)
+        near = order > -_NEAR * regularizer.l1
+        near[np.argmax(order, axis=0), np.arange(order.shape[1])] = True
+        chosen = []
+        for j in range(order.shape[1]):
+            index = np.flatnonzero(near[:, j])
+            if index.size > n_movable:
+                by = order[index, j]
+                if np.isposinf(by).sum() > n_movable:  # not all of them can move
+                    by = excess[index, j]
+                index = np.sort(index[np.argsort(-by, kind="stable")[:n_movable]])
+            chosen.append(index)
+        return tuple(chosen)
+
     def _stacked_model(self, problem: Composite, state: NewtonState) -> NewtonState:
         """Make one model of all columns, which the loss couples, with their intercepts."""
-        at, curvature = state.at, state.at.model[0]
+        at, curvature = state.at, state.curvature[0]
         extra = problem.smooth.intercept
         v = _stack(state.W, state.intercept, extra=extra)
         g = _stack(at.gradient, at.slope, extra=extra)
@@ -259,13 +302,18 @@ class ProximalNewton(Solver[Composite, NewtonState]):
         """Evaluate at the models' minimisers, for one pass; shorten steps that do not descend."""
         at, solver = state.at, self._inner_solver(problem, state)
         values = [solver.value(m, s) for m, s in zip(state.models, state.inner, strict=True)]
-        if at.model[0].stacked:
+        if state.curvature[0].stacked:
             p, k = state.W.shape
             columns = values[0].reshape(k, -1).T
             W = np.ascontiguousarray(columns[:p])
             full = columns[p] - state.intercept if problem.smooth.intercept else np.zeros(k)
         else:
-            W = np.hstack(values)
+            W = np.hstack(
+                [
+                    value if c.movable is None else _moved(state.W[:, [j]], c.movable, value)
+                    for j, (c, value) in enumerate(zip(state.curvature, values, strict=True))
+                ]
+            )
             slope = at.slope + dots(at.cross, W - state.W)
             move = np.divide(slope, at.curvature, out=np.zeros_like(slope), where=at.curvature > 0)
             full = -move if problem.smooth.intercept else np.zeros_like(move)
@@ -337,6 +385,13 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             certified=certified,
             iterations=state.iterations + 1,
         )
+
+
+def _moved(W: Block, index: NDArray[np.intp], value: Block) -> Block:
+    """Put new values of some coefficients among the others."""
+    W = W.copy()
+    W[index] = value
+    return W
 
 
 def _stack(W: Block, intercept: Vector, *, extra: bool) -> Block:
