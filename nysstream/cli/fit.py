@@ -67,7 +67,8 @@ def fit_command(name: str) -> Callable[..., None]:
                 refuse_existing(report, overwrite=outputs.replaceable(report))
             with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
                 listener = line.steps if name in KERNEL_MACHINES else line.passes
-                model.callback = listener if line.shown else None
+                # That of kernel ridge is given solutions, of which there is nothing to draw.
+                model.callback = listener if line.shown and name != "kernel-ridge" else None
                 opened = open_data(store, data, target, weight, rows, missing_chunks)
                 for source in opened if verify else ():
                     if source is not None:

@@ -124,6 +124,14 @@ def test_progress_of_kernel_machines_is_that_of_steps(features, cli, problem, mo
     assert told[-1] <= 1e-3
 
 
+def test_kernel_ridge_is_fitted_at_a_terminal(cli, problem, monkeypatch):
+    monkeypatch.setattr(
+        ProgressLine, "shown", property(lambda self: True, lambda self, value: None), raising=False
+    )
+    for solver in ("nystrom", "askotch"):
+        assert cli("fit", "kernel-ridge", problem[2], "--data", "x", "--solver", solver).code == 0
+
+
 def test_classes_are_labels_probabilities_and_decisions(cli, problem):
     X, targets, store = problem
     given = [store, "--data", "x"]
