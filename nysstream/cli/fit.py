@@ -15,6 +15,7 @@ from nysstream.cli.options import OUTPUT
 from nysstream.cli.printing import print_json, print_table
 from nysstream.cli.progress import ProgressLine
 from nysstream.cli.running import CONVERGED, STOPPED, checkpointed, command, scheduled
+from nysstream.estimators import KERNEL_MACHINES
 from nysstream.report import summary_table, wording, write_report
 from nysstream.sources.staging import refuse_existing
 from nysstream.sources.targets import check_target
@@ -65,8 +66,9 @@ def fit_command(name: str) -> Callable[..., None]:
             if report is not None:
                 refuse_existing(report, overwrite=outputs.replaceable(report))
             with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
-                listener = line.passes if hasattr(model, "plan") else line.steps
-                model.callback = listener if line.shown else None
+                listener = line.steps if name in KERNEL_MACHINES else line.passes
+                # That of kernel ridge is given solutions, of which there is nothing to draw.
+                model.callback = listener if line.shown and name != "kernel-ridge" else None
                 opened = open_data(store, data, target, weight, rows, missing_chunks)
                 for source in opened if verify else ():
                     if source is not None:

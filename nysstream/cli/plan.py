@@ -15,6 +15,7 @@ from nysstream.cli.opening import open_data
 from nysstream.cli.printing import print_json, print_table
 from nysstream.cli.running import CONVERGED, command, scheduled
 from nysstream.estimators.choosing import describe
+from nysstream.estimators.kernel_plan import KernelPlan
 from nysstream.estimators.stochastic import STOCHASTIC
 from nysstream.report import plan_table, wording
 
@@ -42,6 +43,12 @@ _OTHERS = _IN_BATCHES | {
     "subsampled": "1 and one per step, ten to twenty of them",
     "admm": "1, and one per Newton step and per step of conjugate gradients",
     "splitting": "1 and one per iteration, tens to hundreds of them",
+}
+_KERNELS = {
+    "working sets": "1, which leaves the rows in memory",
+    "cholesky": "1, if rows are kept; the kernel matrix is made once",
+    "nystrom": "1, if rows are kept; a product with the kernel matrix for the sketch, and one per step",
+    "askotch": "1, if rows are kept; as much work as a product with the kernel matrix per epoch",
 }
 
 
@@ -71,7 +78,8 @@ def plan_command(name: str) -> Callable[..., None]:
         else:
             table = plan_table(found)
             table.add_section()
-            for title, text in _method(found, _RIDGE if name == "ridge" else _OTHERS):
+            passes = _KERNELS if isinstance(found, KernelPlan) else _RIDGE if name == "ridge" else _OTHERS
+            for title, text in _method(found, passes):
                 table.add_row(title, Text(text))
             print_table(table)
         return CONVERGED
@@ -99,13 +107,15 @@ def _record(found: Plan | LossPlan) -> dict[str, Any]:
         "needs": found.budget.needs,
         "scheduler": found.scheduler,
         "n_tasks": found.n_tasks,
-        "dtype": str(found.design.dtype),
+        "kernel_matrix_bytes": getattr(found, "matrix_bytes", 0),
+        "kernel_kept_bytes": getattr(found, "kept_bytes", 0),
+        "dtype": _dtype(found),
     }
 
 
 def _method(found: Plan | LossPlan, passes: dict[str, str]) -> list[tuple[str, str]]:
     """Say what plan_table leaves out: the method, why, and how often each would read the data."""
-    lines = [("Method", f"{found.method}: {found.why}"), ("Products", f"in {found.design.dtype}")]
+    lines = [("Method", f"{found.method}: {found.why}"), ("Products", f"in {_dtype(found)}")]
     candidates = getattr(found, "candidates", {})
     if not candidates:
         return [*lines, ("Passes", passes[found.method])]
@@ -113,6 +123,11 @@ def _method(found: Plan | LossPlan, passes: dict[str, str]) -> list[tuple[str, s
     for name, seconds, count, why in describe(candidates, found.method):
         lines.append((f"  {name}", f"{count:.0f} passes, {wording.duration(seconds)} ({why})"))
     return lines
+
+
+def _dtype(found: Plan | LossPlan) -> str:
+    """Name the dtype of the products, or of the kernel matrix."""
+    return str(getattr(found, "dtype", found.design.dtype))
 
 
 for _name in planned_names():

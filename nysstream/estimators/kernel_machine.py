@@ -113,8 +113,13 @@ class KernelMachine(BaseEstimator):
                 np.concatenate(rows), "cityblock" if name == "laplacian" else "euclidean"
             )
             gamma = 1.0 / distance if name == "laplacian" else 0.5 / distance**2
+        return self._kernel(n, float(gamma))
+
+    def _kernel(self, n: int, gamma: float = 1.0) -> Kernel:
+        """Make the kernel of n rows; what it holds does not depend on ``gamma``."""
+        name: Any = _ALIASES.get(self.kernel, self.kernel)
         precision: Any = "double" if n <= _SMALL else self.precision
-        return Kernel(name, float(gamma), self.degree, self.coef0, precision)
+        return Kernel(name, gamma, self.degree, self.coef0, precision)
 
     def _budget(self, needs: dict[str, int], knob: str) -> Budget:
         base = {"process": resident_bytes(), "allowance": ALLOWANCE}

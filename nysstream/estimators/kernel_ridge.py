@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,18 +20,22 @@ from nysstream.estimators.kernel_machine import (
     read_targets,
     tile_bytes,
 )
+from nysstream.estimators.kernel_plan import KernelPlan
 from nysstream.estimators.settings import check_alphas
-from nysstream.operators.kernel import KernelOperator
+from nysstream.operators.kernel import TILE_ROWS, KernelOperator
 from nysstream.sketching import nystrom
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers import PCG, LinearSystem, Status, solve
 from nysstream.solvers.askotch import askotch
+from nysstream.streaming import DesignMatrix, scheduler
 from nysstream.trace import Trace, tracing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from nysstream.sources import RowSource
 
     Vector = NDArray[np.float64]
 
@@ -134,6 +138,19 @@ class KernelRidge(MultiOutputMixin, RegressorMixin, KernelMachine):
                 message = f"{name}={value!r}: give a positive whole number"
                 raise InputError(message)
 
+    def plan(self, X: Any, y: Any, sample_weight: Any = None) -> KernelPlan:
+        """Say how a fit would run: memory, method, concurrency. Reads metadata only.
+
+        Raises
+        ------
+        MemoryBudgetError
+            If the sketch or the matrix does not fit ``memory``; names the smallest limit that would do.
+        """
+        self._check_settings()
+        source, target, weight = training_sources(self, X, y, sample_weight)
+        check_lengths(source, target, weight)
+        return self._plan(source, target, weight)
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the model.
 
@@ -161,33 +178,19 @@ class KernelRidge(MultiOutputMixin, RegressorMixin, KernelMachine):
         n, d = source.shape
         trace = Trace()
         with tracing(trace):
+            plan = self._plan(source, target, weight)
+            method, rank, budget = plan.method, plan.rank, plan.budget
             kernel = self._settle_kernel(source)
             Y = read_targets(target)
             if not np.isfinite(Y).all():
                 message = "the targets contain NaN or infinity; replace or remove such values"
                 raise InputError(message)
             root = None if weight is None else np.sqrt(read_column(weight))
-            q = Y.shape[1]
-            alphas = np.asarray(self.alpha, np.float64)
-            if alphas.size not in (1, q):
-                message = f"alpha has {alphas.size} values for {q} targets: give one, or one for each"
-                raise InputError(message)
-            alphas = np.broadcast_to(alphas.ravel(), (q,)).copy()
-            method = self.solver
-            if method == "auto":
-                method = "cholesky" if n <= _DENSE or not alphas.all() else "nystrom"
-            rank = self._rank(n, method)
-            needs = {
-                "vectors": 8 * n * (8 * q + (4 * rank if method == "nystrom" else 0)),
-                "tiles": tile_bytes(d),
-                "matrix": 16 * n * n if method == "cholesky" else 0,
-            }
-            budget = self._budget(needs, "a smaller rank, or solver='askotch'")
-            budget.check()
-            operator = KernelOperator(source, kernel, scale=root, memory=budget.spare)
+            memory = budget.spare + budget.needs["rows"]
+            operator = KernelOperator(source, kernel, scale=root, memory=memory)
             self.kernel_, self.origin_ = kernel, operator.origin
             rhs = Y if root is None else root[:, None] * Y
-            dual, status, stats, history = self._solve(operator, rhs, alphas, method, rank)
+            dual, status, stats, history = self._solve(operator, rhs, self._alphas(Y.shape[1]), method, rank)
         dual = dual if root is None else root[:, None] * dual
         self.dual_coef_ = dual[:, 0] if target.vector else dual
         self.X_fit_ = source.read(slice(0, n)) if source.resident else source
@@ -201,6 +204,57 @@ class KernelRidge(MultiOutputMixin, RegressorMixin, KernelMachine):
         }
         self._finish(status, own | stats, history, trace, budget)
         return self
+
+    def _plan(self, source: RowSource, target: RowSource, weight: RowSource | None) -> KernelPlan:
+        """Choose the method, and count what it holds; what is left keeps the rows, then tiles; no read."""
+        (n, d), q = source.shape, target.shape[1]
+        alphas = self._alphas(q)
+        method, why = self.solver, "it was asked for"
+        if method == "auto":
+            if n <= _DENSE:
+                method, why = "cholesky", "so few rows are solved for at once"
+            elif not alphas.all():
+                method, why = "cholesky", "without a penalty the matrix may be singular"
+            else:
+                method, why = "nystrom", "steps cost less than a factor of so many rows"
+        rank = self._rank(n, method)
+        needs = {
+            "vectors": 8 * n * (8 * q + (4 * rank if method == "nystrom" else 0)),
+            "tiles": tile_bytes(d),
+            "matrix": 16 * n * n if method == "cholesky" else 0,
+        }
+        budget = self._budget(needs, "a smaller rank, or solver='askotch'")
+        budget.check()
+        kernel, whole = self._kernel(n), method == "cholesky"
+        rows = n * d * kernel.row_dtype.itemsize
+        # Without them it is slower, but as right.
+        budget = replace(budget, needs=budget.needs | {"rows": rows if rows <= budget.spare else 0})
+        dtype = np.dtype(np.float64) if whole else kernel.dtype
+        tile = TILE_ROWS * TILE_ROWS * dtype.itemsize
+        # Tiles on the diagonal and on one side of it.
+        matrix = n * (n if whole else (n + min(n, TILE_ROWS)) // 2) * dtype.itemsize
+        return KernelPlan(
+            DesignMatrix(source, target, weight),
+            budget,
+            method,
+            why,
+            rank,
+            n_sampled=0,
+            n_systems=q,
+            scheduler="threads",
+            n_tasks=scheduler()[1],
+            dtype=str(dtype),
+            matrix_bytes=matrix,
+            kept_bytes=matrix if whole else min(matrix, budget.spare // tile * tile),
+        )
+
+    def _alphas(self, q: int) -> Vector:
+        """Give the penalty of each target."""
+        alphas = np.asarray(self.alpha, np.float64)
+        if alphas.size not in (1, q):
+            message = f"alpha has {alphas.size} values for {q} targets: give one, or one for each"
+            raise InputError(message)
+        return np.broadcast_to(alphas.ravel(), (q,)).copy()
 
     def _rank(self, n: int, method: str) -> int:
         if method == "cholesky":

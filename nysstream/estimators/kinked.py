@@ -13,6 +13,7 @@ from nysstream.features import Identity
 from nysstream.journal import current_journal, settled
 from nysstream.losses import Hinge
 from nysstream.sketching.of_statistics import sketch_of_pass
+from nysstream.sketching.random_matrices import as_seed
 from nysstream.sketching.shifted_inverse import ShiftedInverse
 from nysstream.sketching.test_matrix import TestMatrix
 from nysstream.solvers import Result, solve
@@ -231,10 +232,11 @@ def fit_kinked(
     (statistics,) = reduce(design, gather, name="set-up")
     centering = centering_of(design, statistics, center=fit_intercept, standardize=standardize)
     scale = np.ones(design.shape[1]) if centering is None else centering.scale
-    start, unit = np.zeros(costs.n_columns), 1.0
-    if costs.labels is None:
-        unit = float(np.sqrt(statistics.target_squares[0] / statistics.weight)) or 1.0
-        start = statistics.target_mean[:1] if fit_intercept else start
+    start, unit = np.zeros(costs.n_columns), np.ones(costs.n_columns)
+    if not costs.loss.classification:
+        size = np.sqrt(statistics.target_squares / statistics.weight)
+        unit = np.where(size > 0, size, 1.0)
+        start = statistics.target_mean if fit_intercept else start
     newton = plan.method == "newton"
     problem = KinkedProblem(
         replace(design, centering=centering),
@@ -266,6 +268,26 @@ def fit_kinked(
     if centering is not None:
         b = b - coef @ centering.mean
     return KinkedFit(result, coef, b, statistics.weight)
+
+
+def fit_penalised(
+    model: Any, plan: KinkedPlan, costs: Costs, trace: Trace
+) -> tuple[Result[Any], KinkedPlan, float]:
+    """Fit a :class:`nysstream.estimators.penalised.Penalised`, as its ``_fit_loss`` does."""
+    fit = fit_kinked(
+        plan,
+        costs,
+        trace,
+        fit_intercept=model.fit_intercept,
+        standardize=model.standardize,
+        seed=as_seed(model.random_state),
+        tol=model.tol,
+        max_passes=model.max_passes,
+        time_limit=model.time_limit,
+    )
+    model._set_coefficients(fit.coef, fit.intercept)
+    model.target_mean_ = np.zeros(len(fit.coef))
+    return fit.result, plan, fit.weight
 
 
 def _inverse(

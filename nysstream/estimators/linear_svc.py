@@ -9,12 +9,11 @@ import numpy as np
 
 from nysstream.errors import InputError
 from nysstream.estimators.classifying import LinearClassifier
-from nysstream.estimators.kinked import fit_kinked, plan_kinked
+from nysstream.estimators.kinked import fit_penalised, plan_kinked
 from nysstream.estimators.logistic import check_inverse_strength
 from nysstream.estimators.penalised import Penalty
 from nysstream.estimators.targets import check_class_weight, class_factors
 from nysstream.losses import Hinge, Loss, SquaredHinge
-from nysstream.sketching.random_matrices import as_seed
 from nysstream.streaming import Labels
 from nysstream.streaming.row_steps import Costs
 
@@ -89,21 +88,7 @@ class LinearSVC(LinearClassifier):
     def _fit_loss(self, design: DesignMatrix, trace: Trace) -> tuple[Result[Any], Any, float]:
         if self.loss == "squared_hinge":
             return super()._fit_loss(design, trace)
-        plan = self._plan(design)
-        fit = fit_kinked(
-            plan,
-            self._costs(),
-            trace,
-            fit_intercept=self.fit_intercept,
-            standardize=self.standardize,
-            seed=as_seed(self.random_state),
-            tol=self.tol,
-            max_passes=self.max_passes,
-            time_limit=self.time_limit,
-        )
-        self._set_coefficients(fit.coef, fit.intercept)
-        self.target_mean_ = np.zeros(len(fit.coef))
-        return fit.result, plan, fit.weight
+        return fit_penalised(self, self._plan(design), self._costs(), trace)
 
     def _costs(self) -> Costs:
         """Say what errors cost: each column has a class of its own; of two classes, the second."""

@@ -1,4 +1,4 @@
-"""Any smooth loss with any regularizer, minimised over data that do not fit in memory."""
+"""Any loss with any regularizer, or an l2 penalty, minimised over data that do not fit in memory."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import numpy as np
 from sklearn.base import MultiOutputMixin
 
 from nysstream.errors import InputError
+from nysstream.estimators.kinked import fit_penalised, plan_kinked
 from nysstream.estimators.lasso import LEAST_SQUARES_METHODS
 from nysstream.estimators.least_squares import set_up
 from nysstream.estimators.penalised import Penalised, Penalty, sampled_design
 from nysstream.estimators.smooth_losses import GeneralLoss, LeastSquaresLoss
 from nysstream.estimators.stochastic import STOCHASTIC
-from nysstream.losses import Loss, Squared
+from nysstream.losses import Kinked, Loss, Squared
 from nysstream.regularizers import Composed, Regularizer, Separable
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers.composite import Composite
 from nysstream.streaming import RowSample, SetUp, centering_of, reduce
+from nysstream.streaming.row_steps import Costs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +49,8 @@ class Minimum:
     duality_gap : float or None
         Bound on how far the objective is from its minimum, relative to it; None where there is no bound.
     optimality : float
-        Distance from optimality, relative to the gradient at zero coefficients.
+        Distance from optimality, relative to the gradient at zero coefficients; of a loss with a kink that of
+        the coefficients from those of its multipliers, relative to their size.
     violation : float
         How far constraints on linear combinations are violated, relative to the combinations' size. Zero
         unless there is a ``matrix`` with dependent rows.
@@ -96,7 +99,9 @@ def minimize(
     Parameters
     ----------
     loss : Loss
-        Smooth; see :mod:`nysstream.losses`. Losses of two classes want targets 0 and 1.
+        See :mod:`nysstream.losses`. Losses of two classes want targets 0 and 1. One with a kink
+        (:class:`nysstream.losses.Hinge`, ``EpsilonInsensitive``, ``Pinball``) goes with
+        :class:`nysstream.regularizers.L2` of one positive strength for all coefficients.
     X : array-like, sparse array, RowSource, zarr.Array, h5py.Dataset or dask.array.Array, shape (n, d)
     y : as X, shape (n,) or (n, q)
         One problem for each column, all from the same passes.
@@ -116,7 +121,8 @@ def minimize(
     solver : str
         For :class:`nysstream.losses.Squared` one of ``"auto"``, ``"gram"``, ``"admm"``, otherwise of
         ``"auto"``, ``"newton"``, ``"subsampled"``, ``"admm"``; as for :class:`nysstream.ElasticNet` and
-        :class:`nysstream.LogisticRegression`.
+        :class:`nysstream.LogisticRegression`. A loss with a kink goes with ``"auto"``,
+        and a rank asks for operator splitting then.
     rank, tol, max_passes, time_limit, precision, memory, device, random_state, callback
         As for :class:`nysstream.ElasticNet`.
 
@@ -127,8 +133,8 @@ def minimize(
     Raises
     ------
     InputError
-        If the loss has a kink or couples its columns, if bounds on combinations contradict each other, or if
-        an argument or a value of the data cannot be used.
+        If the loss has a kink and the regularizer is another, if it couples its columns, if bounds on
+        combinations contradict each other, or if an argument or a value of the data cannot be used.
     MemoryBudgetError
         If the job does not fit ``memory``; before anything is read.
 
@@ -139,9 +145,9 @@ def minimize(
 
     Notes
     -----
-    Cost: as for :class:`nysstream.ElasticNet` and :class:`nysstream.LogisticRegression`. Columns are scaled
-    for the solver where the regularizer is a sum over coefficients; otherwise they had better have similar
-    scales.
+    Cost: as for :class:`nysstream.ElasticNet` and :class:`nysstream.LogisticRegression`; of a loss with a
+    kink, as for :class:`nysstream.SVC` with features. Columns are scaled for the solver where the loss is
+    smooth and the regularizer a sum over coefficients; otherwise they had better have similar scales.
 
     With ``matrix`` the same passes are made. Where its rows are independent, constraints hold up to
     rounding, and combinations that should be zero are so; where not, up to ``violation``. Where its columns
@@ -162,12 +168,6 @@ def minimize(
             "be of nysstream.losses, the fourth of nysstream.regularizers"
         )
         raise InputError(message)
-    if not loss.smooth:
-        message = (
-            f"{type(loss).__name__} has a kink, which Newton's method cannot use: take SmoothedPinball for "
-            "quantiles or absolute deviations, or SquaredHinge for classes"
-        )
-        raise InputError(message)
     if loss.coupled:
         message = f"{type(loss).__name__} couples its columns: use LogisticRegression for several classes"
         raise InputError(message)
@@ -180,6 +180,9 @@ def minimize(
         message = "offset is what is subtracted from matrix @ w, and there is no matrix: give one"
         raise InputError(message)
     kind = _SquaresCombination if isinstance(loss, Squared) else _Combination
+    if isinstance(loss, Kinked):
+        _check_kinked(loss, regularizer)
+        kind = _KinkedCombination
     model = kind(
         loss,
         regularizer,
@@ -316,3 +319,39 @@ class _SquaresCombination(_Combination):
 
     methods: ClassVar[tuple[str, ...]] = LEAST_SQUARES_METHODS
     least_squares: ClassVar[bool] = True
+
+
+def _check_kinked(loss: Kinked, r: Regularizer) -> None:
+    """Refuse what the solver of losses with kinks cannot take, which has half the squared norm for all."""
+    if isinstance(r, Separable):
+        free = np.all(np.isneginf(r.lower) & np.isposinf(r.upper))
+        if free and not np.any(r.l1) and np.all(np.asarray(r.l2) > 0) and np.shape(r.l2)[:1] in ((), (1,)):
+            return
+    message = (
+        f"{type(loss).__name__} has a kink: it goes with L2 of one positive strength for all coefficients, "
+        f"not with this {type(r).__name__}. SmoothedPinball, for quantiles or absolute deviations, and "
+        "SquaredHinge, for classes, go with any"
+    )
+    raise InputError(message)
+
+
+@dataclass(eq=False, repr=False)
+class _KinkedCombination(_Combination):
+    """The same for losses with kinks; for the solver all is divided by the strength of the l2 penalty."""
+
+    methods: ClassVar[tuple[str, ...]] = ()
+
+    def _unit(self, weight: float) -> Any:
+        return 1.0 / np.ravel(self.regularizer.l2)
+
+    def _plan(self, design: DesignMatrix) -> Any:
+        k, q = np.size(self.regularizer.l2), design.n_targets
+        if k not in (1, q):
+            message = f"L2 has {k} strengths for {q} targets: give one, or one for each"
+            raise InputError(message)
+        return plan_kinked(design, memory=self.memory, rank=self.rank, n_columns=q)
+
+    def _fit_loss(self, design: DesignMatrix, trace: Trace) -> tuple[Result[Any], Any, float]:
+        plan = self._plan(design)
+        factors = np.broadcast_to(self._unit(0.0), (1, design.n_targets))
+        return fit_penalised(self, plan, Costs(self.loss, factors), trace)

@@ -11,7 +11,8 @@ import numpy as np
 from nysstream.arrays import single_threaded_blas
 from nysstream.errors import InputError
 from nysstream.estimators.kernel_machine import KernelMachine, tile_bytes
-from nysstream.estimators.kinked import fit_kinked, plan_kinked
+from nysstream.estimators.kernel_plan import KernelPlan
+from nysstream.estimators.kinked import KinkedPlan, fit_kinked, plan_kinked
 from nysstream.estimators.linear import LinearModel
 from nysstream.estimators.settings import check_features, check_max_passes, training_design
 from nysstream.journal import Entry, current_journal, journaling, key_of, remembered, settled
@@ -20,7 +21,7 @@ from nysstream.operators.pairwise import Kernel, Rows
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers import Status
 from nysstream.solvers.svm_dual import BoxDual, DualResult, solve_dual
-from nysstream.streaming import scheduler
+from nysstream.streaming import DesignMatrix, scheduler
 from nysstream.streaming.cache import clear_cache
 from nysstream.streaming.prefetch import slot_pool
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nysstream.estimators.composite_plan import LossPlan
     from nysstream.memory import Budget
     from nysstream.sources import RowSource
     from nysstream.streaming.row_steps import Costs
@@ -82,13 +84,56 @@ class Support(KernelMachine):
         for name in (*_EXPANDED, "kernel_", "coef_", "features_", "target_mean_"):
             self.__dict__.pop(name, None)
 
+    def _plan(
+        self, source: RowSource, target: RowSource, weight: RowSource | None, n_problems: int
+    ) -> LossPlan:
+        """Say how a fit would run, with a kernel or with features."""
+        plan = self._plan_kernel if self.features is None else self._plan_features
+        return plan(source, target, weight, n_problems)
+
+    def _plan_features(
+        self, source: RowSource, target: RowSource, weight: RowSource | None, n_problems: int
+    ) -> KinkedPlan:
+        design = training_design(self, source, target, weight, smallest_alpha=1.0)
+        return plan_kinked(design, memory=self.memory, rank="auto", n_columns=n_problems)
+
+    def _plan_kernel(
+        self, source: RowSource, target: RowSource, weight: RowSource | None, n_problems: int
+    ) -> KernelPlan:
+        """Count what rows and threads hold; what is left keeps rows of the kernel matrix."""
+        n, d = source.shape
+        kernel, n_threads = self._kernel(n), scheduler()[1]
+        needs = {
+            "rows": 2 * n * d * kernel.row_dtype.itemsize,
+            "kernel rows": n_threads * min(n, _FEWEST) * n * kernel.dtype.itemsize,
+            "tiles": tile_bytes(d) if n > TILE_ROWS else 0,
+        }
+        budget = self._budget(
+            needs, "fit on fewer rows, or fit LinearSVC with features=, a linear model of kernel features"
+        )
+        budget.check()
+        matrix = n * n * kernel.dtype.itemsize
+        return KernelPlan(
+            DesignMatrix(source, target, weight),
+            budget,
+            "working sets",
+            "only rows of the kernel matrix that a working set asks for are made",
+            rank=0,
+            n_sampled=0,
+            n_systems=n_problems,
+            scheduler="threads",
+            n_tasks=n_threads,
+            dtype=str(kernel.dtype),
+            matrix_bytes=matrix,
+            kept_bytes=min(matrix, _store_bytes(budget)),
+        )
+
     def _fit_features(
         self, source: RowSource, target: RowSource, weight: RowSource | None, costs: Costs, trace: Trace
     ) -> None:
         """Fit coefficients of the features to rows that are streamed."""
         try:
-            design = training_design(self, source, target, weight, smallest_alpha=1.0)
-            plan = plan_kinked(design, memory=self.memory, rank="auto", n_columns=costs.n_columns)
+            plan = self._plan_features(source, target, weight, costs.n_columns)
             fit = fit_kinked(
                 plan,
                 costs,
@@ -102,7 +147,7 @@ class Support(KernelMachine):
         finally:
             slot_pool.clear()
             clear_cache()
-        self.coef_, self.intercept_, self.features_ = fit.coef, fit.intercept, design.features
+        self.coef_, self.intercept_, self.features_ = fit.coef, fit.intercept, plan.design.features
         self.target_mean_ = np.zeros(len(fit.coef))
         found = fit.result
         self.n_iter_ = max(1, int(found.stats["iterations"]))
@@ -115,8 +160,8 @@ class Support(KernelMachine):
             "n_support": found.stats["n_support"],
             "n_problems": costs.n_columns,
             "rank": plan.rank,
-            "n_rows": design.shape[0],
-            "n_features": design.shape[1],
+            "n_rows": plan.design.shape[0],
+            "n_features": plan.design.shape[1],
         }
         history = [{**item, "objective": float(np.sum(item["objective"]))} for item in found.history]
         self._finish(found.status, stats, history, trace, plan.budget)
@@ -131,19 +176,13 @@ class Support(KernelMachine):
             return super()._windows(source)
         return _Coefficients(self)._predict_windows(source)
 
-    def _prepare(self, source: RowSource) -> tuple[Rows, Kernel, Budget]:
-        """Read the rows and make them ready for the kernel."""
+    def _prepare(
+        self, source: RowSource, target: RowSource, weight: RowSource | None, n_problems: int
+    ) -> tuple[Rows, Kernel, Budget]:
+        """Read the rows, if they fit, and make them ready for the kernel."""
+        budget = self._plan_kernel(source, target, weight, n_problems).budget
         kernel = self._settle_kernel(source)
         n, d = source.shape
-        needs = {
-            "rows": 2 * n * d * kernel.row_dtype.itemsize,
-            "kernel rows": scheduler()[1] * min(n, _FEWEST) * n * kernel.dtype.itemsize,
-            "tiles": tile_bytes(d) if n > TILE_ROWS else 0,
-        }
-        budget = self._budget(
-            needs, "fit on fewer rows, or fit LinearSVC with features=, a linear model of kernel features"
-        )
-        budget.check()
         operator = KernelOperator(source, kernel, memory=n * d * kernel.row_dtype.itemsize)
         rows = operator.rows(slice(0, n))
         finite = np.isfinite(rows.scaled).all(axis=1)
@@ -218,15 +257,22 @@ class _Coefficients(LinearModel):
             setattr(self, name, getattr(machine, name))
 
 
+def _store_bytes(budget: Budget) -> int:
+    """Give the bytes of all stores of kernel rows.
+
+    Rows being evaluated and a store that grows are held beside them for a moment.
+    """
+    return (budget.spare + budget.needs["kernel rows"]) // 3
+
+
 def solve_all(
     machine: Support, kernel: Kernel, rows: Rows, parts: list[Part], budget: Budget
 ) -> list[DualResult]:
     """Solve problems on subsets of the rows, in parallel where there are several."""
     n_threads = min(scheduler()[1], len(parts))
     largest = max(chosen.size for chosen, _ in parts)
-    spare = budget.spare + budget.needs["kernel rows"]
-    # Rows being evaluated and the store that grows are held beside it for a moment.
-    capacity = max(int(spare / 3 / n_threads / (largest * kernel.dtype.itemsize)), min(_FEWEST, largest))
+    stored = _store_bytes(budget) / n_threads
+    capacity = max(int(stored / (largest * kernel.dtype.itemsize)), min(_FEWEST, largest))
     # Working sets depend on it, and it on the memory that is free.
     capacity = settled("capacity", lambda earlier: earlier.get("rows", capacity), lambda rows: {"rows": rows})
     journal = current_journal()

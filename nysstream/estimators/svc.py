@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nysstream.estimators.composite_plan import LossPlan
+
     Vector = NDArray[np.float64]
 
 
@@ -124,6 +126,19 @@ class SVC(ClassifierMixin, Support):
             raise InputError(message)
         check_class_weight(self.class_weight)
 
+    def plan(self, X: Any, y: Any, sample_weight: Any = None) -> LossPlan:
+        """Say how a fit would run: memory, method, concurrency. Reads the targets, at most a sample of rows.
+
+        Raises
+        ------
+        MemoryBudgetError
+            If it does not fit ``memory``; names the smallest limit that would do.
+        """
+        self._check_settings()
+        source, target, weight, *_ = self._labels(X, y, sample_weight)
+        c = self.classes_.size
+        return self._plan(source, target, weight, c * (c - 1) // 2)
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the model.
 
@@ -158,7 +173,7 @@ class SVC(ClassifierMixin, Support):
                 return self
             codes = np.searchsorted(stored, read_column(target))
             weights = (np.ones(len(codes)) if weight is None else read_column(weight)) * factors[codes]
-            rows, kernel, budget = self._prepare(source)
+            rows, kernel, budget = self._prepare(source, target, weight, len(pairs))
             members = [np.flatnonzero((codes == k) & (weights > 0)) for k in range(c)]
             problems = []
             for i, j in pairs:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nysstream.estimators.composite_plan import LossPlan
+
     Vector = NDArray[np.float64]
 
 
@@ -84,6 +86,17 @@ class SVR(RegressorMixin, Support):
             message = f"epsilon={e!r} is out of range: give a number that is not negative"
             raise InputError(message)
 
+    def plan(self, X: Any, y: Any, sample_weight: Any = None) -> LossPlan:
+        """Say how a fit would run: memory, method, concurrency. Reads at most a sample of rows.
+
+        Raises
+        ------
+        MemoryBudgetError
+            If it does not fit ``memory``; names the smallest limit that would do.
+        """
+        self._check_settings()
+        return self._plan(*self._sources(X, y, sample_weight), 1)
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the model.
 
@@ -110,15 +123,7 @@ class SVR(RegressorMixin, Support):
         self._forget()
         trace = Trace()
         with tracing(trace):
-            if y is not None and not is_streamed(y) and not isinstance(y, str):
-                y = column_or_1d(check_array(y, ensure_2d=False, input_name="y"), warn=True)
-            source, stored, weight = training_sources(self, X, y, sample_weight)
-            check_lengths(source, stored, weight)
-            if stored.shape[1] != 1:
-                message = (
-                    f"{stored.name} has {stored.shape[1]} columns; {type(self).__name__} fits one target"
-                )
-                raise InputError(message)
+            source, stored, weight = self._sources(X, y, sample_weight)
             if self.features is not None:
                 costs = Costs(EpsilonInsensitive(float(self.epsilon)), np.full((1, 1), float(self.C)))
                 self._fit_features(source, stored, weight, costs, trace)
@@ -130,7 +135,7 @@ class SVR(RegressorMixin, Support):
             box = self.C * (np.ones(len(target)) if weight is None else read_column(weight))
             chosen = np.flatnonzero(box > 0)
             box = box[chosen]
-            rows, kernel, budget = self._prepare(source)
+            rows, kernel, budget = self._prepare(source, stored, weight, 1)
             dual = BoxDual(target[chosen], -box, box, float(self.epsilon), lambda wanted: wanted)
             results = solve_all(self, kernel, rows, [(chosen, dual)], budget)
         (result,) = results
@@ -142,6 +147,17 @@ class SVR(RegressorMixin, Support):
         self._keep_vectors(source)
         self._conclude(results, trace, budget, source.shape)
         return self
+
+    def _sources(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Give rows, the one target, and weights."""
+        if y is not None and not is_streamed(y) and not isinstance(y, str):
+            y = column_or_1d(check_array(y, ensure_2d=False, input_name="y"), warn=True)
+        source, target, weight = training_sources(self, X, y, sample_weight)
+        check_lengths(source, target, weight)
+        if target.shape[1] != 1:
+            message = f"{target.name} has {target.shape[1]} columns; {type(self).__name__} fits one target"
+            raise InputError(message)
+        return source, target, weight
 
     def _expansion(self) -> tuple[Any, Vector, Vector]:
         return self.support_vectors_, self.dual_coef_.T, self.intercept_

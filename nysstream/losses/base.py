@@ -107,6 +107,11 @@ class Kinked(Loss):
 
     smooth = False
 
+    @property
+    def slopes(self) -> tuple[float, float]:
+        """Give the least and the largest slope; the only other piece, if any, is flat."""
+        return -1.0, 1.0
+
     @abstractmethod
     def prox(self, v: Array, step: Array | float, y: Array) -> Array:
         r"""Minimise :math:`\ell(z, y) + (z - v)^2 / (2\,\mathrm{step})` over z.

@@ -27,6 +27,11 @@ class Pinball(Kinked):
     def __post_init__(self) -> None:
         check_quantile("Pinball", self.quantile)
 
+    @property
+    def slopes(self) -> tuple[float, float]:
+        """Give the costs per unit of predictions too low and too high."""
+        return -self.quantile, 1.0 - self.quantile
+
     def value(self, z: Array, y: Array) -> Array:
         """Evaluate the loss."""
         excess = z - y

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from nysstream.estimators.kernel_plan import KernelPlan
 from nysstream.report import wording
 
 if TYPE_CHECKING:
@@ -80,6 +81,12 @@ def plan_table(plan: Plan | LossPlan) -> Table:
     cached = wording.percent(plan.cached_bytes, plan.pass_bytes)
     text = f"{wording.size(plan.pass_bytes)}, {cached} of it kept in memory"
     table.add_row("Data per pass", Text(text))
+    left = "cached blocks"
+    if isinstance(plan, KernelPlan):
+        left = "the kernel matrix"
+        kept = wording.percent(plan.kept_bytes, plan.matrix_bytes)
+        text = f"{wording.size(plan.matrix_bytes)}, up to {kept} of it kept in memory"
+        table.add_row("Kernel matrix", Text(text))
     table.add_section()
     for name, nbytes in budget.needs.items():
         if nbytes:
@@ -88,7 +95,7 @@ def plan_table(plan: Plan | LossPlan) -> Table:
     share = wording.percent(budget.peak, budget.limit)
     text = f"{wording.size(budget.peak)} of {wording.size(budget.limit)} ({share})"
     table.add_row("Projected peak", Text(text))
-    table.add_row("Left for cached blocks", Text(wording.size(budget.spare)))
+    table.add_row(f"Left for {left}", Text(wording.size(budget.spare)))
     return table
 
 

@@ -41,7 +41,7 @@ class KinkedProblem:
         Sum of the rows' weights h.
     start : ndarray, shape (k,)
         First intercepts.
-    unit : float
+    unit : ndarray, shape (k,)
         Size of errors that matter, in units of the targets.
     fit_intercept : bool
     matrix : Preconditioner, optional
@@ -59,7 +59,7 @@ class KinkedProblem:
     costs: Costs
     weight: float
     start: Vector
-    unit: float
+    unit: Vector
     fit_intercept: bool = True
     matrix: Preconditioner | None = None
     in_memory: bool = True
@@ -79,7 +79,7 @@ class KinkedProblem:
 
     def validate(self, needs: frozenset[str]) -> None:
         """Refuse a problem without a weight, or without a matrix that is needed."""
-        if not (self.unit > 0 and self.weight > 0):
+        if not (np.all(self.unit > 0) and self.weight > 0):
             message = f"unit={self.unit}, weight={self.weight}: both must be positive"
             raise InputError(message)
         if "matrix" in needs and self.matrix is None:

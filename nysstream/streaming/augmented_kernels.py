@@ -209,8 +209,8 @@ class AugmentedStep(RowStep):
         v = a + new
         s = loss.prox(v, factors / next_sigma, y)
         slope = next_sigma * (v - s)
-        size, rounding = xp.abs(slope), _AT_END * next_sigma * (xp.abs(v) + xp.abs(s))
-        free = (size > 0) & (size < factors - rounding)
+        (least, most), rounding = loss.slopes, _AT_END * next_sigma * (xp.abs(v) + xp.abs(s))
+        free = (slope != 0) & (slope > least * factors + rounding) & (slope < most * factors - rounding)
         curvature = xp.where(free, next_sigma + xp.zeros_like(a), xp.zeros_like(a))
         values["envelope"] = envelope(v, s, next_sigma)
         T = self.gather(part, tile, (factors, y), a, multiplier, copy, values, [slope, curvature])

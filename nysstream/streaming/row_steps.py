@@ -41,14 +41,14 @@ class Costs:
     Parameters
     ----------
     loss : Kinked
-        The hinge or the :math:`\epsilon`-insensitive loss: flat, and linear with slopes up to one beyond a
-        kink.
+        Linear on either side, and flat between; the conjugate is positively homogeneous by sign.
     factors : ndarray, shape (c, k) or (1, k)
         For the rows of each class; zero where a column does not see them.
     labels : Labels, optional
         Of classes; their weights are not looked at, but are part of the factors.
     targets : ndarray, shape (c, k), optional
-        What the rows of each class are to be; without it, and without labels, the target itself.
+        What the rows of each class are to be; without it, and without labels, the targets themselves: one for
+        all columns, or one for each.
     """
 
     loss: Kinked
@@ -67,7 +67,7 @@ class Costs:
         xp, place = namespace(tile.target), getattr(tile.target, "device", None)
         factors = xp.asarray(self.factors, device=place)
         if self.labels is None:
-            return factors, tile.target[:, :1]
+            return factors, tile.target
         assert self.targets is not None
         codes = xp.astype(self.labels.codes(tile.target)[:, 0], xp.int64)
         targets = xp.asarray(self.targets, device=place)

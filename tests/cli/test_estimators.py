@@ -13,6 +13,7 @@ from sklearn.model_selection import KFold
 
 import nysstream
 from nysstream.cli.estimating import REGISTRY, fitted_names, planned_names
+from nysstream.cli.progress import ProgressLine
 from nysstream.sources.converting import convert
 
 COMMON = {
@@ -95,6 +96,40 @@ def test_plans_say_what_a_fit_would_hold(name, cli, problem):
     assert (record["n_rows"], record["n_features"]) == (600, 8)
     assert record["projected_peak_bytes"] == sum(record["needs"].values()) <= record["memory_limit_bytes"]
     assert re.search(rf"^Method +{record['method']}: ", cli(*arguments).out, re.M)
+
+
+def test_plans_of_kernels_tell_what_is_kept_of_the_matrix(cli, problem):
+    arguments = ["plan", "svc", problem[2], "--data", "x", "--target", "three", "--memory", "2GiB"]
+    record = cli(*arguments, "--json").json
+    assert (record["method"], record["n_systems"], record["dtype"]) == ("working sets", 3, "float64")
+    assert record["cached_bytes"] == record["pass_bytes"]
+    assert record["kernel_kept_bytes"] == record["kernel_matrix_bytes"] == 600 * 600 * 8
+    text = cli(*arguments).out
+    assert re.search(r"^Kernel matrix +2\.75 MiB, up to 100 % of it kept in memory$", text, re.M), text
+    assert re.search(r"^Left for the kernel matrix +1\.", text, re.M)
+    record = cli(*arguments, "--features", "fourier:50,length_scale=2", "--json").json
+    assert (record["method"], record["n_features"], record["kernel_matrix_bytes"]) == ("newton", 50, 0)
+    refused = cli(*arguments[:-1], "1MiB")
+    assert refused.code == 2
+    assert re.search(r"Give --memory '?\d+MiB'? or more", refused.err), refused.err
+
+
+@pytest.mark.parametrize("features", [[], ["--features", "none"]])
+def test_progress_of_kernel_machines_is_that_of_steps(features, cli, problem, monkeypatch):
+    told = []
+    seen = property(lambda self: True, lambda self, value: None)
+    monkeypatch.setattr(ProgressLine, "shown", seen, raising=False)
+    monkeypatch.setattr(ProgressLine, "steps", lambda self, *record: told.append(record[-1]["duality_gap"]))
+    assert cli("fit", "svc", problem[2], "--data", "x", "--target", "two", *features).code == 0
+    assert told[-1] <= 1e-3
+
+
+def test_kernel_ridge_is_fitted_at_a_terminal(cli, problem, monkeypatch):
+    monkeypatch.setattr(
+        ProgressLine, "shown", property(lambda self: True, lambda self, value: None), raising=False
+    )
+    for solver in ("nystrom", "askotch"):
+        assert cli("fit", "kernel-ridge", problem[2], "--data", "x", "--solver", solver).code == 0
 
 
 def test_classes_are_labels_probabilities_and_decisions(cli, problem):

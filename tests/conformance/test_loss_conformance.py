@@ -352,6 +352,12 @@ def test_prox_is_the_minimiser(loss, seed, step):
 
 
 @pytest.mark.parametrize("loss", [loss for loss in CASES if isinstance(loss, Kinked)], ids=repr)
+def test_slopes_are_flat_or_those_that_are_named(loss, rng):
+    z, y = draw(loss, rng, n=200, spread=5.0)
+    assert set(np.unique(loss.slope(z, y))) - {0.0} == set(loss.slopes)
+
+
+@pytest.mark.parametrize("loss", [loss for loss in CASES if isinstance(loss, Kinked)], ids=repr)
 def test_prox_takes_a_step_for_each_entry(loss, rng):
     v, y = draw(loss, rng)
     steps = rng.uniform(0.1, 2.0, v.shape)

@@ -11,6 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import nysstream as ny
 from nysstream.errors import AccuracyWarning, InputError, MemoryBudgetError
+from nysstream.estimators.kinked import KinkedPlan
 from nysstream.operators.pairwise import Kernel
 from tests.streaming.support import Stored
 
@@ -262,9 +263,69 @@ def test_targets_of_another_length_are_refused(model):
         type(model)().fit(Stored(problem.X, chunk_rows=17), y[:-1])
 
 
-def test_rows_that_do_not_fit_are_refused_before_they_are_read():
-    with pytest.raises(MemoryBudgetError, match="rows"):
-        ny.SVC(memory="80MiB").fit(Problem(0).X, Problem(0).two)
+@pytest.mark.parametrize("model", MACHINES, ids=lambda m: type(m).__name__)
+def test_plans_are_what_fits_hold(model):
+    problem = Problem(1)
+    y = problem.four.astype(float) if isinstance(model, ny.SVC) else problem.y
+    X = Stored(problem.X, chunk_rows=17)
+    plan = model.plan(X, y)
+    assert X.reads.sum() == 0
+    assert plan.n_systems == (6 if isinstance(model, ny.SVC) else 1)
+    assert (plan.cached_bytes, plan.design.shape, plan.dtype) == (problem.X.nbytes, X.shape, "float64")
+    assert 0 < plan.kept_bytes <= plan.matrix_bytes == 90 * 90 * 8
+    result = model.fit(X, y).result_
+    assert result.stats["method"] == plan.method
+    held = [{k: v for k, v in needs.items() if k != "process"} for needs in (plan.budget.needs, result.needs)]
+    assert held[0] == held[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "solver", "method", "rank"),
+    [
+        (90, "auto", "cholesky", 0),
+        (4000, "auto", "nystrom", 252),
+        (4000, "askotch", "askotch", 100),
+        (4000, "cholesky", "cholesky", 0),
+    ],
+)
+def test_plans_of_kernel_ridge_choose_as_its_fits_do(rows, solver, method, rank):
+    plan = ny.KernelRidge(solver=solver, kernel="rbf").plan(np.zeros((rows, 3)), np.zeros((rows, 2)))
+    assert (plan.method, plan.rank, plan.n_systems) == (method, rank, 2)
+    assert plan.dtype == ("float64" if method == "cholesky" else "float32")
+    assert plan.kept_bytes == plan.matrix_bytes, "all of so small a matrix is kept"
+
+
+def test_tiles_of_the_kernel_matrix_are_kept_as_the_operator_keeps_them():
+    rows, y = np.random.default_rng(0).standard_normal((5000, 3)), np.zeros(5000)
+    whole = ny.KernelRidge(kernel="rbf").plan(rows, y)
+    edges = [min(1024, 5000 - start) for start in range(0, 5000, 1024)]
+    tiles = [4 * edges[i] * edges[j] for i in range(5) for j in range(i, 5)]
+    assert whole.matrix_bytes == pytest.approx(sum(tiles), rel=0.01)
+    tight = ny.KernelRidge(kernel="rbf", memory=whole.budget.peak + (14 << 20)).plan(rows, y)
+    assert tight.cached_bytes == rows.nbytes
+    assert tight.kept_bytes in (2 << 22, 3 << 22, 4 << 22), "of what the process leaves"
+
+
+def test_plans_with_features_are_those_of_the_streamed_problem():
+    problem = Problem(1)
+    for model, y, pairs in ((ny.SVC, problem.four, 6), (ny.SVR, problem.y, 1)):
+        X = Stored(problem.X, chunk_rows=17)
+        plan = model(features="fourier:50,length_scale=2").plan(X, y)
+        assert X.reads.sum() == 0
+        assert isinstance(plan, KinkedPlan)
+        assert (plan.method, plan.design.shape, plan.n_systems) == ("newton", (90, 50), pairs)
+
+
+@pytest.mark.parametrize("model", MACHINES, ids=lambda m: type(m).__name__)
+def test_what_does_not_fit_is_refused_before_rows_are_read(model):
+    problem = Problem(1)
+    y = problem.four.astype(float) if isinstance(model, ny.SVC) else problem.y
+    X = Stored(problem.X, chunk_rows=17)
+    tight = type(model)(**(model.get_params() | {"memory": "80MiB"}))
+    for method in (tight.plan, tight.fit):
+        with pytest.raises(MemoryBudgetError, match=r"Give memory='\d+MiB' or more, or "):
+            method(X, y)
+    assert X.reads.sum() == 0
 
 
 def test_a_limit_of_time_is_told_and_the_gap_kept():

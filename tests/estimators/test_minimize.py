@@ -183,10 +183,95 @@ def test_a_constant_column_counts_in_the_constraint():
     assert found.objective == pytest.approx(0.5 * r @ r, rel=1e-9)
 
 
+#: Losses with kinks, and the lines of which they are the largest: slopes and offsets of predictors.
+KINKED = {
+    "hinge": (losses.Hinge(), lambda y: [(0 * y, 0 * y), (1 - 2 * y, 1 + 0 * y)]),
+    "insensitive": (
+        losses.EpsilonInsensitive(0.3),
+        lambda y: [(0 * y, 0 * y), (1 + 0 * y, -y - 0.3), (0 * y - 1, y - 0.3)],
+    ),
+    "pinball": (losses.Pinball(0.8), lambda y: [(0.2 + 0 * y, -0.2 * y), (0 * y - 0.8, 0.8 * y)]),
+}
+
+
+def quadratic_program(problem, lines, strength, fit_intercept):
+    """Minimise over coefficients, intercept, and a bound on each row's loss."""
+    n = len(problem.X)
+    Z = np.column_stack([problem.X, np.full(n, float(fit_intercept))])
+    A = np.vstack([np.hstack([-slope[:, None] * Z, np.eye(n)]) for slope, _ in lines])
+    least = np.concatenate([offset for _, offset in lines])
+    linear = np.concatenate([np.zeros(P + 1), problem.weight])
+    ridge = np.concatenate([np.full(P, strength), np.zeros(1 + n)])
+    found = scipy.optimize.minimize(
+        lambda v: (0.5 * ridge @ v**2 + linear @ v, ridge * v + linear),
+        np.concatenate([np.zeros(P + 1), np.max([offset for _, offset in lines], axis=0)]),
+        jac=True,
+        constraints={"type": "ineq", "fun": lambda v: A @ v - least, "jac": lambda v: A},
+        method="SLSQP",
+        options={"maxiter": 300, "ftol": 1e-12},
+    )
+    assert found.success
+    return found.fun
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("strength", [0.3, 10.0])
+@pytest.mark.parametrize("kind", KINKED)
+def test_kinks_beside_a_quadratic_program(kind, strength, fit_intercept):
+    problem, (loss, lines) = Problem(len(kind), n=24), KINKED[kind]
+    y = problem.targets["logistic"] if kind == "hinge" else problem.y
+    best = quadratic_program(problem, lines(y), strength, fit_intercept)
+    for settings in ({}, {"rank": P}):
+        found = ny.minimize(
+            loss,
+            problem.X,
+            y,
+            regs.L2(strength),
+            sample_weight=problem.weight,
+            fit_intercept=fit_intercept,
+            tol=1e-5,
+            **settings,
+        )
+        z = problem.X @ found.coef + found.intercept
+        ours = problem.weight @ np.max([slope * z + offset for slope, offset in lines(y)], axis=0)
+        ours += 0.5 * strength * found.coef @ found.coef
+        assert found.objective == pytest.approx(ours, rel=1e-9)
+        assert found.duality_gap <= 1e-5
+        assert best * (1 - 1e-6) <= ours <= best * (1 + 1e-6) + found.duality_gap * ours
+        assert found.violation == 0
+
+
+def test_targets_of_a_loss_with_a_kink_share_their_passes():
+    problem = Problem(7, n=2000)
+    y, strengths = np.column_stack([problem.y, 100 * problem.y + 3]), [1.0, 5.0]
+    found = ny.minimize(losses.Pinball(0.9), problem.X, y, regs.L2(strengths), fit_intercept=True)
+    assert found.converged
+    assert found.result.stats["passes"] <= 40
+    below = np.mean(y <= problem.X @ found.coef.T + found.intercept, axis=0)
+    np.testing.assert_allclose(below, 0.9, atol=0.01)
+    for k, strength in enumerate(strengths):
+        alone = ny.minimize(losses.Pinball(0.9), problem.X, y[:, k], regs.L2(strength), fit_intercept=True)
+        assert found.objective[k] == pytest.approx(alone.objective, rel=2e-6)
+    with pytest.raises(InputError, match="3 strengths for 2 targets"):
+        ny.minimize(losses.Pinball(), problem.X, y, regs.L2([1.0, 2.0, 3.0]))
+    with pytest.raises(InputError, match="solver='newton'"):
+        ny.minimize(losses.Pinball(), problem.X, y, regs.L2(), solver="newton")
+
+
 @pytest.mark.parametrize("loss", [losses.Hinge(), losses.Pinball(), losses.EpsilonInsensitive()])
-def test_kinks_are_refused(loss):
-    with pytest.raises(InputError, match=r"SmoothedPinball .* SquaredHinge"):
-        ny.minimize(loss, np.zeros((4, 2)), np.zeros(4), regs.L1())
+@pytest.mark.parametrize(
+    "regularizer",
+    [regs.L1(), regs.Zero(), regs.ElasticNet(), regs.Simplex(), regs.L2(1.0, [1.0, 2.0]), regs.Box(0.0, 1.0)],
+    ids=lambda r: type(r).__name__,
+)
+def test_what_does_not_go_with_kinks_is_named(loss, regularizer):
+    name = type(regularizer).__name__
+    with pytest.raises(
+        InputError, match=rf"{type(loss).__name__}.* L2.* {name}.*SmoothedPinball.*SquaredHinge"
+    ):
+        ny.minimize(loss, np.zeros((4, 2)), np.zeros(4), regularizer)
+    with pytest.raises(InputError, match="Composed"):
+        ny.minimize(loss, np.zeros((4, 2)), np.zeros(4), regs.L2(), matrix=np.eye(2))
 
 
 @pytest.mark.parametrize(
