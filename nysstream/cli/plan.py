@@ -102,6 +102,7 @@ def _record(found: Plan | LossPlan) -> dict[str, Any]:
         "rank": found.rank,
         "n_probes": getattr(found, "n_probes", 0),
         "n_sampled": getattr(found, "n_sampled", 0),
+        "most_movable": getattr(found, "most_movable", 0),
         "memory_limit_bytes": found.budget.limit,
         "projected_peak_bytes": found.budget.peak,
         "needs": found.budget.needs,

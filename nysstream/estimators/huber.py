@@ -173,7 +173,9 @@ class HuberRegressor(RegressorMixin, Penalised):
         rows = self._start_rows(plan)
         gather: list[Any] = [SetUp(center=self.fit_intercept), *([] if rows is None else [RowSample(rows)])]
         statistics, *sampled = reduce(design, *gather, name="set-up")
-        centering = centering_of(design, statistics, center=self.fit_intercept, standardize=True)
+        centering = centering_of(
+            design, statistics, center=self.fit_intercept, standardize=True, asked=self.standardize
+        )
         assert centering is not None
         centred = replace(design, centering=replace(centering, target_mean=np.zeros(design.n_targets)))
         spread = float(np.sqrt(statistics.target_squares[0] / statistics.weight))

@@ -240,6 +240,7 @@ class KernelRidge(MultiOutputMixin, RegressorMixin, KernelMachine):
             why,
             rank,
             n_sampled=0,
+            most_movable=0,
             n_systems=q,
             scheduler="threads",
             n_tasks=scheduler()[1],

@@ -191,6 +191,7 @@ def set_up(
     shifts: NDArray[np.float64],
     rank: int | str,
     start: NDArray[np.float64] | None = None,
+    asked: bool = True,
 ) -> LeastSquares:
     """Make the set-up pass, and from what it gathers the preconditioner.
 
@@ -207,6 +208,8 @@ def set_up(
     rank : int or "auto"
     start : ndarray, shape (p, k), optional
         Coefficients to start from, one column per system. Their product rides along.
+    asked : bool
+        Whether it was the user who asked for scaled columns, and is to be warned where there are none.
 
     Notes
     -----
@@ -230,6 +233,7 @@ def set_up(
         standardize=standardize,
         shifts=shifts,
         rank=rank,
+        asked=asked,
     )
     furnish(problem, gather, statistics, sample, shifts)
     return problem
@@ -279,6 +283,7 @@ def normal_equations(
     standardize: bool,
     shifts: NDArray[np.float64],
     rank: int | str,
+    asked: bool = True,
 ) -> LeastSquares:
     """Make the problem, and its preconditioner, of what a set-up pass has gathered; no pass.
 
@@ -288,12 +293,12 @@ def normal_equations(
     statistics : Statistics
     test : callable, optional
         The test matrix of the sketch, if there is one.
-    center, standardize, shifts, rank
+    center, standardize, shifts, rank, asked
         As for :func:`set_up`.
     """
     design = plan.design
     p = design.shape[1]
-    centering = centering_of(design, statistics, center=center, standardize=standardize)
+    centering = centering_of(design, statistics, center=center, standardize=standardize, asked=asked)
     scale = np.ones(p) if centering is None else centering.scale
     centred = replace(design, centering=centering)
     n_shifts = np.unique(shifts).size

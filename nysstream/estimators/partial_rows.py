@@ -205,7 +205,13 @@ def _centering(estimator: Any, design: DesignMatrix, statistics: Any) -> Centeri
     """Centre and scale by the first rows; columns that are constant there may vary later."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
-        found = centering_of(design, statistics, center=estimator.fit_intercept, standardize=True)
+        found = centering_of(
+            design,
+            statistics,
+            center=estimator.fit_intercept,
+            standardize=True,
+            asked=estimator.standardize,
+        )
     assert found is not None
     scale = np.where(np.isfinite(found.scale), found.scale, 1.0)
     return replace(found, scale=scale, target_mean=np.zeros(design.n_targets))

@@ -271,6 +271,7 @@ class Penalised(LinearModel, BaseEstimator, Settings):
             plan,
             center=self.fit_intercept,
             standardize=True,
+            asked=self.standardize,
             seed=as_seed(self.random_state),
             shifts=np.zeros(1),
             rank=self.rank,
@@ -301,7 +302,9 @@ class Penalised(LinearModel, BaseEstimator, Settings):
         if needs_sums_only(plan.method, coupled=loss.coupled):
             outset = Outset(design, outcome, b, fit_intercept=self.fit_intercept)
         statistics, *sampled = reduce(design if outset is None else outset.design, *gather, name="set-up")
-        centering = centering_of(design, statistics, center=self.fit_intercept, standardize=True)
+        centering = centering_of(
+            design, statistics, center=self.fit_intercept, standardize=True, asked=self.standardize
+        )
         assert centering is not None
         centred = replace(design, centering=replace(centering, target_mean=np.zeros(design.n_targets)))
         sample = None

@@ -120,6 +120,7 @@ class Support(KernelMachine):
             "only rows of the kernel matrix that a working set asks for are made",
             rank=0,
             n_sampled=0,
+            most_movable=0,
             n_systems=n_problems,
             scheduler="threads",
             n_tasks=n_threads,

@@ -76,7 +76,9 @@ def plan_table(plan: Plan | LossPlan) -> Table:
         probes = f", {plan.n_probes} probes" if hasattr(plan, "n_probes") else ""
         table.add_row("Sketch", Text(f"up to {plan.rank} columns{probes}"))
     if n_sampled:
-        table.add_row("Sample", Text(f"{wording.number(n_sampled)} rows"))
+        most = getattr(plan, "most_movable", 0)
+        of = f", of which models take up to {wording.number(most)} columns" if most else ""
+        table.add_row("Sample", Text(f"{wording.number(n_sampled)} rows{of}"))
     table.add_row("Passes run as", Text(_threads(plan)))
     cached = wording.percent(plan.cached_bytes, plan.pass_bytes)
     text = f"{wording.size(plan.pass_bytes)}, {cached} of it kept in memory"

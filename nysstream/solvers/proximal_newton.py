@@ -243,7 +243,7 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             index = np.flatnonzero(near[:, j])
             if index.size > n_movable:
                 by = order[index, j]
-                if np.isposinf(by).sum() > n_movable:  # not all of them can move
+                if 2 * np.isposinf(by).sum() > n_movable:  # they must not keep all others from moving
                     by = excess[index, j]
                 index = np.sort(index[np.argsort(-by, kind="stable")[:n_movable]])
             chosen.append(index)

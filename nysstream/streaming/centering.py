@@ -50,12 +50,13 @@ class Centering:
 
 
 def centering_of(
-    design: DesignMatrix, statistics: Statistics, *, center: bool, standardize: bool
+    design: DesignMatrix, statistics: Statistics, *, center: bool, standardize: bool, asked: bool = True
 ) -> Centering | None:
     """Derive the means and scales by which the design is seen.
 
     Constant columns get an infinite scale once they are centred: they are zero then, and so are
-    their coefficients. Where nothing is centred, they are left as they are.
+    their coefficients. Where nothing is centred, they are left as they are. Who ``asked`` for standardised
+    columns is warned that these are not.
     """
     if not center and not standardize:
         return None
@@ -74,7 +75,7 @@ def centering_of(
         scale[~constant] = deviation[~constant]
     if center:
         scale[constant] = math.inf
-        if standardize and constant.any():
+        if standardize and asked and constant.any():
             message = (
                 f"{np.count_nonzero(constant)} of {p} columns are constant and cannot be standardised "
                 f"({_listed(constant)}); their coefficients are 0"

@@ -259,6 +259,20 @@ def test_columns_are_those_of_the_whole(regularizer, index, rng):
 
 
 @every_regularizer
+def test_rows_of_a_separable_one_add_up(regularizer, rng):
+    if not isinstance(regularizer, Separable):
+        pytest.skip("not a sum over coefficients")
+    V, chosen = 2 * rng.standard_normal((P, K)), np.arange(P) % 3 == 0
+    W, G = regularizer.prox(V, 0.8), rng.standard_normal((P, K))
+    parts = [(regularizer.rows(index), W[index], V[index], G[index]) for index in (chosen, ~chosen)]
+    np.testing.assert_allclose(sum(r.value(w) for r, w, _, _ in parts), regularizer.value(W), rtol=1e-13)
+    for r, w, v, _ in parts:
+        np.testing.assert_array_equal(r.prox(v, 0.8), w)
+    excess = np.vstack([r.excess(w, g) for r, w, _, g in parts])
+    np.testing.assert_array_equal(np.maximum(excess, 0).max(axis=0), regularizer.distance(W, G))
+
+
+@every_regularizer
 def test_steps_per_column_and_per_entry(regularizer, rng):
     V = 2 * rng.standard_normal((P, K))
     steps = np.array([0.2, 1.0, 3.0])

@@ -308,13 +308,13 @@ def test_sampled_hessians_are_kept_where_curvatures_hardly_change(monkeypatch):
     X = rng.standard_normal((20_000, 20))
     labels = rng.random(len(X)) < 1 / (1 + np.exp(-X @ rng.standard_normal(20)))
     made = []
-    sampled_hessians = GeneralLoss._sampled_hessians
+    sampled_hessian = GeneralLoss._sampled_hessian
 
-    def counting(self, W, intercept, columns):
-        made.extend(columns)
-        return sampled_hessians(self, W, intercept, columns)
+    def counting(self, h, index):
+        made.append(index)
+        return sampled_hessian(self, h, index)
 
-    monkeypatch.setattr(GeneralLoss, "_sampled_hessians", counting)
+    monkeypatch.setattr(GeneralLoss, "_sampled_hessian", counting)
 
     def fit():
         made.clear()
@@ -328,3 +328,72 @@ def test_sampled_hessians_are_kept_where_curvatures_hardly_change(monkeypatch):
     assert 2 <= fewer < all_of_them
     assert kept.result_.stats["passes"] <= renewed.result_.stats["passes"]
     np.testing.assert_allclose(kept.coef_, renewed.coef_, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_movable", [None, 150, 24])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_models_of_few_coefficients_have_the_minimum_of_all(monkeypatch, n_movable, fit_intercept):
+    """Also where more coefficients are not zero than a model may move."""
+    rng = np.random.default_rng(7)
+    n, p = 2000, 400
+    X = rng.standard_normal((n, p)) + 0.5 * rng.standard_normal((n, 1)) + 1.0
+    y = rng.random(n) < 1 / (1 + np.exp(1 - X[:, :12] @ rng.standard_normal(12)))
+    weight = rng.integers(0, 3, n).astype(float)
+    if n_movable is not None:
+        monkeypatch.setattr(GeneralLoss, "n_movable", lambda self, support: n_movable)
+    orders = []
+    sampled_hessian = GeneralLoss._sampled_hessian
+    monkeypatch.setattr(
+        GeneralLoss,
+        "_sampled_hessian",
+        lambda self, h, index: (
+            orders.append(p if index is None else index.size) or sampled_hessian(self, h, index)
+        ),
+    )
+    settings = {"l1_ratio": 0.9, "C": 0.02, "fit_intercept": fit_intercept, "tol": 1e-7}
+    few = ny.LogisticRegression(solver="subsampled", **settings).fit(X, y, weight)
+    whole = ny.LogisticRegression(solver="newton", **settings).fit(X, y, weight)
+    assert few.result_.converged
+    assert few.result_.stats["duality_gap"] <= 1e-7
+    assert 8 < np.count_nonzero(few.coef_) < p // 4
+    assert max(orders) <= (n_movable or p)
+    np.testing.assert_allclose(few.result_.stats["objective"], whole.result_.stats["objective"], rtol=3e-7)
+    np.testing.assert_array_equal(few.coef_ != 0, whole.coef_ != 0)
+
+
+def test_bounds_and_poisson_counts_with_few_movable_coefficients(monkeypatch):
+    rng = np.random.default_rng(8)
+    X = rng.standard_normal((1500, 60))
+    counts = rng.poisson(np.exp(X[:, :5] @ [0.3, -0.3, 0.2, 0.4, -0.2]))
+    monkeypatch.setattr(GeneralLoss, "n_movable", lambda self, support: 20)
+    regularizer = ny.regularizers.Separable(l1=15.0, lower=0.0, upper=0.25)
+    few, whole = (
+        ny.minimize(ny.losses.Poisson(), X, counts, regularizer, solver=solver, tol=1e-8)
+        for solver in ("subsampled", "newton")
+    )
+    np.testing.assert_allclose(few.objective, whole.objective, rtol=1e-7)
+    assert few.coef.min() == 0.0
+    assert few.coef.max() == 0.25
+
+
+def test_sparse_rows_wider_than_a_hessian_in_memory():
+    rng = np.random.default_rng(9)
+    n, p = 1000, 9000
+    X = scipy.sparse.random_array(
+        (n, p), density=0.004, rng=rng, format="csr", data_sampler=rng.standard_normal
+    )
+    y = np.where(rng.random(n) < 1 / (1 + np.exp(-3 * (X[:, :200] @ rng.standard_normal(200)))), 1, 0)
+    settings = {"l1_ratio": 1.0, "C": 2.0, "fit_intercept": False}
+    model = ny.LogisticRegression(memory="1500MiB", tol=1e-5, **settings)
+    plan = model.plan(X, y)
+    assert plan.method == "subsampled"
+    assert 0 < plan.most_movable < p
+    model.fit(X, y)
+    assert model.result_.stats["duality_gap"] <= 1e-5
+    assert 0 < np.count_nonzero(model.coef_) < n
+    peer = linear_model.LogisticRegression(solver="liblinear", tol=1e-7, **settings).fit(X, y)
+    ours, theirs = (
+        np.logaddexp(0, -(2 * y - 1) * (X @ m.coef_[0])).sum() * 2.0 + np.abs(m.coef_).sum()
+        for m in (model, peer)
+    )
+    assert ours <= theirs * (1 + 1e-5)
