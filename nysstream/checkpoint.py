@@ -36,7 +36,7 @@ _WAITING = 256 << 20
 def checkpointing(
     location: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False, every: float = 0.0
 ) -> Iterator[Checkpoint]:
-    """Keep what the fits inside the block compute, so that they can be gone on with after a crash.
+    """Keep what is computed inside the block, so that it can be gone on with after a crash.
 
     Parameters
     ----------
@@ -68,6 +68,7 @@ def checkpointing(
     Cost: the sums of every pass are written once: a few vectors for an iteration of PCG, a p x p matrix
     where Gram or Hessian matrices are summed. Resumed runs give the same bits as uninterrupted ones on the
     same kind of machine, and repeat at most the pass that was cut short, and the algebra between passes.
+    Conversions, appends, and predictions that are written, go on after the rows that an earlier run wrote.
 
     ``random_state`` must be a number. Limits, ``tol``, ``memory`` and the Dask scheduler may change between
     runs; other settings and the data may not.
@@ -283,12 +284,17 @@ def settings_of(estimator: Any) -> dict[str, str]:
     InputError
         If the random numbers are not fixed.
     """
-    settings = estimator.get_params(deep=False)
-    seed = settings.get("random_state", 0)
+    seed = estimator.get_params(deep=False).get("random_state", 0)
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         message = f"random_state={seed!r}: a checkpoint needs the same numbers in every run; give a number"
         raise InputError(message)
-    return {key: repr(value) for key, value in sorted(settings.items()) if key not in _MAY_CHANGE}
+    return lasting_settings(estimator)
 
 
 _MAY_CHANGE = {"max_passes", "time_limit", "tol", "memory", "callback"}
+
+
+def lasting_settings(estimator: Any) -> dict[str, str]:
+    """Describe the settings of an estimator, but for limits and the like."""
+    settings = sorted(estimator.get_params(deep=False).items())
+    return {key: repr(value) for key, value in settings if key not in _MAY_CHANGE}

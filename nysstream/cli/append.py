@@ -19,9 +19,10 @@ from nysstream.cli.convert import (
     companion,
     reading,
 )
+from nysstream.cli.options import OUTPUT
 from nysstream.cli.printing import print_json, print_table, two_columns
 from nysstream.cli.progress import ProgressLine
-from nysstream.cli.running import CONVERGED, command
+from nysstream.cli.running import CONVERGED, checkpointed, command
 from nysstream.report import wording
 from nysstream.sources import growing
 
@@ -47,13 +48,24 @@ def append(
     n_features: NFeatures = None,
     memory: Memory = "1GiB",
     json: bool,
+    checkpoint: str | None,
+    checkpoint_every: float | None,
+    resume: bool,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Begin the checkpoint anew, and append.", rich_help_panel=OUTPUT),
+    ] = False,
 ) -> int:
     """Add rows at the end of a Zarr store that `nysstream convert` wrote, while others read it.
 
     Readers see the old rows until all new ones are there. A second writer is refused. What a killed one
-    left behind is never seen, and is written over by the next.
+    left behind is never seen, and is written over by the next. With `--checkpoint` and `--resume` the rows
+    are appended once, however often the command is killed and begun again.
     """
-    with ProgressLine() as line:
+    with (
+        checkpointed(checkpoint, checkpoint_every, resume=resume, overwrite=overwrite),
+        ProgressLine() as line,
+    ):
         grown = growing.append(
             store,
             source,

@@ -11,11 +11,10 @@ from sklearn.base import is_classifier
 from nysstream.cli.opening import open_data, open_rows
 from nysstream.cli.printing import print_json, print_table, two_columns
 from nysstream.cli.progress import ProgressLine
-from nysstream.cli.running import CONVERGED, command, scheduled
+from nysstream.cli.running import CONVERGED, checkpointed, command, scheduled
 from nysstream.errors import InputError
 from nysstream.estimators.model_file import load
 from nysstream.report import wording
-from nysstream.sources.targets import check_target
 from nysstream.trace import Trace, tracing
 
 Proba = Annotated[bool, typer.Option("--proba", help="Write the probability of each class, not labels.")]
@@ -47,9 +46,11 @@ def predict(
     missing_chunks: str,
     overwrite: bool,
     json: bool,
+    checkpoint: str | None,
+    checkpoint_every: float | None,
+    resume: bool,
 ) -> int:
     """Predict from the rows of STORE and write a Zarr array, in one pass."""
-    check_target(out, overwrite=overwrite)
     if proba and decision:
         message = "--proba and --decision are two kinds of predictions: give one of them"
         raise InputError(message)
@@ -58,11 +59,16 @@ def predict(
     if not hasattr(estimator, wanted):
         message = f"{'--proba' if proba else '--decision'}: a {type(estimator).__name__} has no {wanted}"
         raise InputError(message)
-    with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
+    with (
+        checkpointed(checkpoint, checkpoint_every, resume=resume, overwrite=overwrite) as outputs,
+        scheduled(scheduler, threads, scheduler_file, local_cluster),
+        ProgressLine() as line,
+    ):
         X = open_rows(store, data, rows, missing_chunks)
         listener = line.windows("predicting", X.shape[0]) if line.shown else None
         with tracing(Trace(listener=listener)) as trace:
-            predictions = getattr(estimator, wanted)(X, out=out, overwrite=overwrite)
+            predictions = getattr(estimator, wanted)(X, out=out, overwrite=outputs.replaceable(out))
+        outputs.written(out)
     record: dict[str, Any] = {
         "predictions": out,
         "model": model,

@@ -89,9 +89,10 @@ class LinearClassifier(ClassifierMixin, Penalised):
         -----
         Cost: one pass over X.
         """
-        check_is_fitted(self)
-        two = self.classes_.size == 2
-        return self._respond(X, lambda z: z[:, 0] if two else z, two, out, overwrite=overwrite)
+        return self._respond(X, self._decisions, out, overwrite=overwrite)
+
+    def _decisions(self, fitted: Vector) -> Vector:
+        return fitted[:, 0] if self.classes_.size == 2 else fitted
 
     def _predicted(self, fitted: Vector) -> NDArray[Any]:
         if self.classes_.size == 2:

@@ -42,7 +42,7 @@ class _GeneralizedLinear(RegressorMixin, Penalised):
         return tags
 
     def _predicted(self, fitted: NDArray[np.float64]) -> NDArray[Any]:
-        return np.asarray(self._loss().predict(fitted))
+        return np.asarray(self._loss().predict(super()._predicted(fitted)))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return D2, the share of the deviance that the model explains; 1 is best.

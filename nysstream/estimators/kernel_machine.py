@@ -15,8 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from nysstream.arrays import single_threaded_blas
 from nysstream.errors import InputError
-from nysstream.estimators.inputs import prediction_source
 from nysstream.estimators.model_file import save
+from nysstream.estimators.predicting import Predicting
 from nysstream.estimators.results import FitResult
 from nysstream.features.bandwidth import ROWS_COMPARED, median_distance
 from nysstream.memory import ALLOWANCE, Budget, parse_memory, resident_bytes
@@ -24,12 +24,10 @@ from nysstream.operators.kernel import TILE_ROWS, dense, in_order
 from nysstream.operators.pairwise import Kernel, Rows
 from nysstream.solvers import Status
 from nysstream.sources import as_source
-from nysstream.sources.layout import Layout
-from nysstream.sources.writing import RowWriter
 from nysstream.streaming import scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -43,7 +41,7 @@ _SUPPORT_ROWS = 4096
 
 
 @dataclass(eq=False, repr=False)
-class KernelMachine(BaseEstimator):
+class KernelMachine(Predicting, BaseEstimator):
     """Settings, predictions and files of estimators that are expansions in a kernel."""
 
     _: KW_ONLY
@@ -161,7 +159,7 @@ class KernelMachine(BaseEstimator):
 
     # Predictions.
 
-    def _windows(self, source: RowSource) -> Iterator[NDArray[np.float64]]:
+    def _predict_windows(self, source: RowSource, start: int = 0) -> Iterator[NDArray[np.float64]]:
         """Evaluate the expansion at a few rows at a time, in order, in double precision."""
         rows, coef, intercept = self._expansion()
         kernel = Kernel(**(asdict(self.kernel_) | {"precision": "double"}))
@@ -174,7 +172,8 @@ class KernelMachine(BaseEstimator):
 
         kept = [ready(span) for span in spans] if support.resident else None
         n = source.shape[0]
-        blocks = [slice(a, min(a + TILE_ROWS, n)) for a in range(0, n, TILE_ROWS)]
+        skipped = start % TILE_ROWS
+        blocks = [slice(a, min(a + TILE_ROWS, n)) for a in range(start - skipped, n, TILE_ROWS)]
 
         def evaluate(block: slice) -> NDArray[np.float64]:
             A = kernel.rows(dense(source.read(block)), self.origin_)
@@ -184,34 +183,9 @@ class KernelMachine(BaseEstimator):
             return z
 
         with single_threaded_blas():
-            yield from in_order(evaluate, blocks)
-
-    def _respond(
-        self,
-        X: Any,
-        respond: Callable[[NDArray[np.float64]], NDArray[Any]],
-        out: str | Path | None,
-        *,
-        overwrite: bool,
-    ) -> Any:
-        """Give a function of the expansion at every row, or write it a few rows at a time."""
-        check_is_fitted(self)
-        source = prediction_source(self, X)
-        responses = (respond(z) for z in self._windows(source))
-        if out is None:
-            return np.concatenate(list(responses))
-        empty = respond(np.zeros((1, self._n_predictors())))
-        if empty.dtype.kind not in "fiub":
-            message = f"out={str(out)!r}: the labels are no numbers, which is all that arrays on disk hold"
-            raise InputError(message)
-        n_outputs = 1 if empty.ndim == 1 else empty.shape[1]
-        layout = Layout(n_outputs, np.dtype(np.float64), vector=empty.ndim == 1)
-        with RowWriter(str(out), layout, n_rows=source.shape[0], overwrite=overwrite) as writer:
-            for rows in responses:
-                writer.append(rows.reshape(len(rows), -1).astype(np.float64, copy=False))
-        from nysstream.sources import open as open_source
-
-        return open_source(str(out))
+            for z in in_order(evaluate, blocks):
+                yield z[skipped:]
+                skipped = 0
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the fitted model to a Zarr group, to be read by :func:`nysstream.load`.

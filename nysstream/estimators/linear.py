@@ -9,11 +9,10 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from nysstream.errors import InputError
-from nysstream.estimators.inputs import prediction_source, scoring_sources
+from nysstream.estimators.inputs import scoring_sources
 from nysstream.estimators.model_file import save
+from nysstream.estimators.predicting import Predicting
 from nysstream.features import FeatureMap, Identity
-from nysstream.sources.layout import Layout
-from nysstream.sources.writing import RowWriter
 from nysstream.streaming import (
     DesignMatrix,
     Predict,
@@ -24,12 +23,12 @@ from nysstream.streaming import (
 from nysstream.streaming.affordable import Room
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
 
-class LinearModel:
+class LinearModel(Predicting):
     """Predictions, scores and files of estimators with ``coef_`` and ``intercept_``.
 
     ``features_`` is the feature map with its data-dependent settings resolved; the coefficients
@@ -64,46 +63,20 @@ class LinearModel:
         InputError
             If X has another number of columns than the training data.
         OutputExistsError
-            If ``out`` exists; before anything is read.
+            If ``out`` exists; before anything is predicted.
+        CheckpointError
+            If the run goes on from a checkpoint of another model, other rows, or other predictions.
 
         Notes
         -----
-        Cost: one pass over X.
+        Cost: one pass over X. Within :func:`nysstream.checkpointing` what is written to ``out`` is gone on
+        with, and rows whose predictions were written are not read again.
         """
-        check_is_fitted(self)
-        return self._respond(X, self._predicted, self.coef_.ndim == 1, out, overwrite=overwrite)
+        return self._respond(X, self._predicted, out, overwrite=overwrite)
 
     def _predicted(self, fitted: NDArray[np.float64]) -> NDArray[Any]:
         """Turn linear predictors, (t, k), into what :meth:`predict` gives, (t, k) or (t,)."""
-        return fitted
-
-    def _respond(
-        self,
-        X: Any,
-        respond: Callable[[NDArray[np.float64]], NDArray[Any]],
-        vector: bool,
-        out: str | Path | None,
-        *,
-        overwrite: bool,
-    ) -> Any:
-        """Give a function of the linear predictors of every row, or write it a few rows at a time."""
-        source = prediction_source(self, X)
-        responses = (respond(fitted) for fitted in self._predict_windows(source))
-        if out is None:
-            responded = np.concatenate(list(responses))
-            return responded[:, 0] if vector and responded.ndim == 2 else responded
-        empty = respond(np.zeros((1, 1 if self.coef_.ndim == 1 else self.coef_.shape[0])))
-        if empty.dtype.kind not in "fiub":
-            message = f"out={str(out)!r}: the labels are no numbers, which is all that arrays on disk hold"
-            raise InputError(message)
-        n_outputs = 1 if empty.ndim == 1 else empty.shape[1]
-        layout = Layout(n_outputs, np.dtype(np.float64), vector=vector or empty.ndim == 1)
-        with RowWriter(str(out), layout, n_rows=source.shape[0], overwrite=overwrite) as writer:
-            for rows in responses:
-                writer.append(rows.reshape(len(rows), -1).astype(np.float64, copy=False))
-        from nysstream.sources import open as open_source
-
-        return open_source(str(out))
+        return fitted[:, 0] if self.coef_.ndim == 1 else fitted
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination R2 of the predictions, averaged over targets.
@@ -175,17 +148,20 @@ class LinearModel:
             budget.check()
         return design
 
-    def _predict_windows(self, source: Any) -> Iterator[NDArray[np.float64]]:
+    def _n_predictors(self) -> int:
+        return 1 if self.coef_.ndim == 1 else int(self.coef_.shape[0])
+
+    def _predict_windows(self, source: Any, start: int = 0) -> Iterator[NDArray[np.float64]]:
         """Predict a few partitions at a time, in row order."""
         design = self._design(source)
         coef, intercept = self._matrix()
         width = max(1, design.max_tasks or 1) * 4
-        partitions = design.partitions
+        partitions = [partition for partition in design.partitions if partition.rows.stop > start]
         for i in range(0, len(partitions), width):
             window = partitions[i : i + width]
             rows = slice(window[0].rows.start, window[-1].rows.stop)
             (predicted,) = reduce(design.restrict(rows), Predict(coef, intercept), name="predict")
-            yield predicted
+            yield predicted[max(0, start - rows.start) :]
 
 
 def r2(errors: NDArray[np.float64], squares: NDArray[np.float64]) -> NDArray[np.float64]:

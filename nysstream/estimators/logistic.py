@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit, softmax
-from sklearn.utils.validation import check_is_fitted
 
 from nysstream.errors import InputError
 from nysstream.estimators.classifying import LinearClassifier
@@ -132,8 +131,7 @@ class LogisticRegression(LinearClassifier):
         -----
         Cost: one pass over X.
         """
-        check_is_fitted(self)
-        return self._respond(X, self._probabilities, False, out, overwrite=overwrite)
+        return self._respond(X, self._probabilities, out, overwrite=overwrite)
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Give the logarithms of the probabilities of :meth:`predict_proba`."""

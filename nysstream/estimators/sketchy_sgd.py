@@ -9,7 +9,6 @@ import numpy as np
 from scipy.special import expit, softmax
 from sklearn.base import RegressorMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from nysstream.arrays import namespace
 from nysstream.errors import InputError
@@ -302,8 +301,7 @@ class SketchySGDClassifier(LinearClassifier, SketchedEpochs):
         -----
         Cost: one pass over X.
         """
-        check_is_fitted(self)
-        return self._respond(X, self._probabilities, False, out, overwrite=overwrite)
+        return self._respond(X, self._probabilities, out, overwrite=overwrite)
 
     @available_if(_probable)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:

@@ -170,12 +170,12 @@ class Support(KernelMachine):
     def _n_predictors(self) -> int:
         return int(self.intercept_.size)
 
-    def _windows(self, source: RowSource) -> Iterator[Vector]:
+    def _predict_windows(self, source: RowSource, start: int = 0) -> Iterator[Vector]:
         """Evaluate the expansion, or the features with their coefficients, at a few rows at a time."""
         self._check_device(exact=not hasattr(self, "features_"))
         if not hasattr(self, "features_"):
-            return super()._windows(source)
-        return _Coefficients(self)._predict_windows(source)
+            return super()._predict_windows(source, start)
+        return _Coefficients(self)._predict_windows(source, start)
 
     def _prepare(
         self, source: RowSource, target: RowSource, weight: RowSource | None, n_problems: int

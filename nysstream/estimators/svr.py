@@ -180,7 +180,10 @@ class SVR(RegressorMixin, Support):
         -----
         Cost: one pass over X, ``2 n s d`` flops for s support vectors.
         """
-        return self._respond(X, lambda z: z[:, 0], out, overwrite=overwrite)
+        return self._respond(X, self._predicted, out, overwrite=overwrite)
+
+    def _predicted(self, z: Vector) -> Vector:
+        return z[:, 0]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination R2 of the predictions."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import zarr
+
 from nysstream.errors import InputError
 from nysstream.sources.layout import Layout
 from nysstream.sources.locking import sole_writer
@@ -16,8 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import ExitStack
 
-    import zarr
     from zarr.abc.store import Store
+
+    from nysstream.sources.continuing import Continued
+
+#: Attribute of a store that names the job which was the last to write to it, published or not.
+_TOKEN = "append_token"
 
 
 class RowAppender(RowWriter):
@@ -34,6 +40,8 @@ class RowAppender(RowWriter):
     start : int, optional
         Write after so many rows, by whoever keeps other writers out. By default after the committed
         ones, and other writers are kept out.
+    continued : Continued, optional
+        What earlier runs of the job have appended; this one goes on after it, and notes its own.
 
     Attributes
     ----------
@@ -47,6 +55,8 @@ class RowAppender(RowWriter):
         alike in all arrays.
     SourceError
         If the store cannot be opened or written, or another process is appending to it.
+    CheckpointError
+        On entry, if others have appended since the job began.
 
     Notes
     -----
@@ -54,7 +64,13 @@ class RowAppender(RowWriter):
     find the old rows in it at any time.
     """
 
-    def __init__(self, target: str | os.PathLike[str] | Store, *, start: int | None = None) -> None:
+    def __init__(
+        self,
+        target: str | os.PathLike[str] | Store,
+        *,
+        start: int | None = None,
+        continued: Continued | None = None,
+    ) -> None:
         name, place = locate(target)
         arrays, _ = open_arrays(name, place)
         layouts = {key: _layout(array) for key, array in arrays.items()}
@@ -62,7 +78,13 @@ class RowAppender(RowWriter):
         if len(chunk_rows) != 1 or any(_splits_rows(array) for array in arrays.values()):
             message = f"{name}: chunks must be runs of whole rows, alike in all arrays; convert it first"
             raise InputError(message)
-        super().__init__(target, layouts.get("", layouts), chunk_rows=chunk_rows.pop(), start=start)
+        super().__init__(
+            target,
+            layouts.get("", layouts),
+            chunk_rows=chunk_rows.pop(),
+            start=start,
+            continued=continued,
+        )
 
     def _enter_place(self, stack: ExitStack) -> tuple[Store | Path, int | None]:
         if self._start is None:
@@ -71,7 +93,28 @@ class RowAppender(RowWriter):
         self._arrays, committed = open_arrays(self.name, self._place)
         if isinstance(self._place, Path):
             remove_leftovers(self._place, self._arrays)
-        return self._place, committed if self._start is None else self._start
+        if self._start is not None:
+            return self._place, self._start
+        node: Any = self._arrays.get("")
+        if node is None:
+            node = zarr.open_group(self._place, mode="r+", use_consolidated=False)
+        return self._place, begin_after(self.name, node, committed, self._continued)
+
+    def _finish(self) -> None:
+        super()._finish()
+        if self._continued is not None:
+            self._continued.finish()
+
+
+def begin_after(
+    name: str, node: zarr.Array[Any] | zarr.Group, committed: int, continued: Continued | None
+) -> int:
+    """Say in a store who writes to it from now on, and give the rows to write after."""
+    last, token = node.attrs.get(_TOKEN), None if continued is None else continued.token
+    n_rows = committed if continued is None else continued.begin_after(name, last, committed)
+    if last != token:
+        node.update_attributes({_TOKEN: token})
+    return n_rows
 
 
 def remove_leftovers(place: Path, names: Iterable[str]) -> None:

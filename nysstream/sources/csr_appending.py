@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from nysstream.errors import InputError, SourceError
-from nysstream.sources.appending import RowAppender, remove_leftovers
+from nysstream.sources.appending import RowAppender, begin_after, remove_leftovers
 from nysstream.sources.csr_groups import PARTS, declared_shape, sparse_encoding
 from nysstream.sources.csr_writing import CSRWriter, inside
 from nysstream.sources.layout import Layout
@@ -20,6 +20,8 @@ from nysstream.sources.zarr_members import unfinished_ignored
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
+
+    from nysstream.sources.continuing import Continued
 
 
 class CSRAppender(CSRWriter):
@@ -32,6 +34,8 @@ class CSRAppender(CSRWriter):
     ----------
     target : str or pathlib.Path
         The group that holds ``x``, and whatever goes with it.
+    continued : Continued, optional
+        As for :class:`RowAppender`.
 
     Raises
     ------
@@ -39,9 +43,11 @@ class CSRAppender(CSRWriter):
         If there is no sparse ``x``, or it does not publish ``committed_rows``.
     SourceError
         If the store cannot be opened or written, or another process is appending to it.
+    CheckpointError
+        As for :class:`RowAppender`.
     """
 
-    def __init__(self, target: str | os.PathLike[str]) -> None:
+    def __init__(self, target: str | os.PathLike[str], *, continued: Continued | None = None) -> None:
         name, place = locate(target)
         root = _root(name, place)
         x: Any = root["x"]
@@ -52,7 +58,7 @@ class CSRAppender(CSRWriter):
             for key, array in arrays.items()
         }
         n_columns = declared_shape(dict(x.attrs), name)[1]
-        super().__init__(target, Layout(n_columns, x["data"].dtype), companions)
+        super().__init__(target, Layout(n_columns, x["data"].dtype), companions, continued=continued)
 
     @contextmanager
     def _run(self) -> Iterator[None]:
@@ -62,15 +68,19 @@ class CSRAppender(CSRWriter):
             x: Any = root["x"]
             # Entries of rows that were never committed are written over.
             committed: Any = root.attrs["committed_rows"]
-            self.rows_appended = committed
+            self.rows_appended = begin_after(self.name, root, committed, self._continued)
             self.nnz = int(x["indptr"][self.rows_appended])
             if isinstance(self._place, Path):
                 remove_leftovers(self._place, ["x", *self.companions])
 
             def publish() -> None:
                 shape = [self.rows_appended, self.layout.n_columns]
+                if self._continued is not None:
+                    self._continued.complete(rows=self.rows_appended)
                 x.update_attributes({"shape": shape, "committed_rows": self.rows_appended})
                 root.update_attributes({"committed_rows": self.rows_appended})
+                if self._continued is not None:
+                    self._continued.finish()
 
             # Left in reverse: the arrays are finished first, and then this is said.
             stack.push(lambda kind, *_: publish() if kind is None else None)
@@ -81,6 +91,8 @@ class CSRAppender(CSRWriter):
                 key: stack.enter_context(RowAppender(inside(place, key), start=start))
                 for key, start in starts.items()
             }
+            if self._continued is not None:
+                stack.callback(self._note, self._continued, now=True)
             yield
 
 

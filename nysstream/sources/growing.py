@@ -11,9 +11,11 @@ import numpy as np
 import zarr
 
 from nysstream.errors import InputError, SourceError
+from nysstream.journal import current_journal
 from nysstream.memory import parse_memory
 from nysstream.sources.appending import RowAppender
 from nysstream.sources.checking import reason
+from nysstream.sources.continuing import continued
 from nysstream.sources.converting import checked_blocks, plan_blocks
 from nysstream.sources.csr_appending import CSRAppender
 from nysstream.sources.csr_converting import as_sparse, checked_sparse_blocks
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from zarr.abc.store import Store
 
+    from nysstream.sources.continuing import Continued
     from nysstream.sources.layout import Layout
     from nysstream.sources.stream import RowStream
 
@@ -103,35 +106,60 @@ def append(
         If ``memory`` is too small.
     SourceError
         If something cannot be read or written, or another process is appending to the store.
+    CheckpointError
+        If the run goes on from a checkpoint of other rows, or others have appended in between.
 
     Notes
     -----
     Cost: the new rows are read and written once, and the last chunk of each array is rewritten if it
     is not full.
+
+    Within :func:`nysstream.checkpointing` the rows are appended once, however often the run is cut short
+    and gone on with: rows that were written are not written again, and of stored arrays not read again. An
+    append that is done is not repeated, whatever others have appended since.
     """
     limit = parse_memory(memory)
     given = {"name": name, "target": y, "weight": weight, "columns": columns, "format": format}
-    if _is_sparse(store):
-        return _append_sparse(store, open_stream(X, **given, memory_bytes=limit, **options), progress)
-    appender = RowAppender(store)
+    sparse = _is_sparse(store)
     stream = open_stream(X, **given, memory_bytes=limit, **options)
+    begun = _begun(store, stream)
+    if begun is not None and begun.done:
+        return Growth(locate(store)[0], begun.rows, begun.rows - begun.counts["before"])
+    if sparse:
+        return _append_sparse(store, stream, begun, progress)
+    appender = RowAppender(store, continued=begun)
     layouts = _matched(stream, appender.layouts, appender.name)
     block_rows, _ = plan_blocks(stream, layouts, appender.chunk_rows, limit, shuffle=False)
-    with (
-        appender,
-        closing(checked_blocks(stream, layouts, block_rows, 0, stream.n_rows)) as blocks,
-    ):
-        before = appender.rows_appended
-        for block in blocks:
-            appender.append(**block) if "" not in appender.layouts else appender.append(block["x"])
-            _tell(progress, appender.rows_appended - before, stream)
+    with appender:
+        before, done = _start(appender, begun)
+        with closing(checked_blocks(stream, layouts, block_rows, done, stream.n_rows)) as blocks:
+            for block in blocks:
+                appender.append(**block) if "" not in appender.layouts else appender.append(block["x"])
+                _tell(progress, appender.rows_appended - before, stream)
     return Growth(appender.name, appender.rows_appended, appender.rows_appended - before)
 
 
+def _begun(store: Any, stream: RowStream) -> Continued | None:
+    """Say how far an earlier run of the job has come, if it keeps a checkpoint."""
+    if current_journal() is None:
+        return None
+    arrays = {name: str(layout) for name, layout in stream.layouts.items()}
+    return continued(store, {"source": stream.fingerprint, "arrays": arrays}, in_place=True)
+
+
+def _start(appender: RowAppender | CSRAppender, begun: Continued | None) -> tuple[int, int]:
+    """Count the rows that the store had before, and those of the new ones that it has."""
+    before = appender.rows_appended if begun is None else begun.counts["before"]
+    return before, appender.rows_appended - before
+
+
 def _append_sparse(
-    store: Any, stream: RowStream, progress: Callable[[int, int | None], None] | None
+    store: Any,
+    stream: RowStream,
+    begun: Continued | None,
+    progress: Callable[[int, int | None], None] | None,
 ) -> Growth:
-    appender = CSRAppender(store)
+    appender = CSRAppender(store, continued=begun)
     rows = as_sparse(stream, dense=False)
     if rows is None:
         message = (
@@ -140,8 +168,8 @@ def _append_sparse(
         raise InputError(message)
     layouts = _matched(stream, {"x": appender.layout, **appender.companions}, appender.name)
     with appender:
-        before = appender.rows_appended
-        for x, companions in checked_sparse_blocks(rows, layouts, (0, stream.n_rows)):
+        before, done = _start(appender, begun)
+        for x, companions in checked_sparse_blocks(rows, layouts, (done, stream.n_rows)):
             appender.append(x, **companions)
             _tell(progress, appender.rows_appended - before, stream)
     return Growth(appender.name, appender.rows_appended, appender.rows_appended - before)

@@ -114,8 +114,8 @@ class LIBSVM(SparseStream):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the files."""
-        return fingerprint_of_files(self.files)
+        """Digest of the files, and how their columns are counted."""
+        return f"{fingerprint_of_files(self.files)} zero_based={self.zero_based}"
 
     def where(self, row: int) -> str:
         """Name the file and the row in it."""

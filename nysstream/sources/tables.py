@@ -205,6 +205,11 @@ class CSV(Table):
         self._header, self._delimiter = header, delimiter
         super().__init__(path, columns=columns, target=target, weight=weight)
 
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the files, and how their rows are told."""
+        return f"{super().fingerprint} header={self._header} delimiter={self._delimiter}"
+
     def _open(self, file: Path, types: dict[str, pa.DataType] | None, *, threads: bool = True) -> Any:
         delimiter = self._delimiter or ("\t" if ".tsv" in file.name.lower() else ",")
         return pyarrow.csv.open_csv(

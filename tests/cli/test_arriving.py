@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
 import nysstream
+from nysstream.cli.main import main
 from tests.cli.conftest import COMMAND, ENVIRONMENT
+from tests.kills import is_killed
 
 
 @pytest.fixture
@@ -131,3 +135,32 @@ def test_a_sketch_is_one_that_can_be_updated(cli, rows):
         rtol=0,
         atol=1e-4 * np.abs(whole.statistics.sketch).max(),
     )
+
+
+def run(folder, *arguments):
+    """Run a command in this process."""
+    os.chdir(folder)
+    sys.argv = ["nysstream", *arguments]
+    assert main() in (None, 0)
+
+
+def test_an_append_that_is_killed_and_begun_again(cli, rows, tmp_path):
+    arguments = ["append", "s.zarr", "Xb.npy", "--target", "yb.npy", "--checkpoint", "c", "--resume"]
+    for moment in (("begin", "after"), ("complete", "after"), ("finish", "before")):
+        name = f"nysstream.sources.continuing:Continued.{moment[0]}"
+        assert is_killed((name, 1, moment[1]), run, tmp_path, *arguments)
+    assert nysstream.open("s.zarr", "x").shape[0] == 270  # published, and not known to be
+    for _ in range(2):
+        done = cli(*arguments, "--json")
+        assert (done.code, done.json) == (0, {"store": "s.zarr", "n_rows": 270, "new_rows": 30})
+    np.testing.assert_array_equal(nysstream.open("s.zarr", "x").read(slice(0, 270)), rows[0][:270])
+    done = cli(*arguments[:-1])
+    assert (done.code, "--resume goes on from it, --overwrite begins anew" in done.err) == (2, True)
+    changed = cli("append", "s.zarr", "Xc.npy", "--target", "yc.npy", *arguments[-3:])
+    assert (changed.code, "source was" in changed.err) == (1, True)
+    done = cli(
+        "append", "s.zarr", "Xc.npy", "--target", "yc.npy", "--checkpoint", "c", "--overwrite", "--json"
+    )
+    assert done.json["n_rows"] == 300
+    done = cli(*arguments[:5], "--resume")
+    assert (done.code, "give --checkpoint DIR" in done.err) == (2, True)

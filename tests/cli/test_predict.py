@@ -36,6 +36,23 @@ def test_predictions_need_a_place_that_is_free(cli, model, store):
     assert cli("predict", model, store, "--out", "p.zarr", "--overwrite").code == 0
 
 
+def test_predictions_with_a_checkpoint(cli, model, store, tmp_path):
+    arguments = ["predict", model, store, "--out", "p.zarr", "--checkpoint", "c"]
+    done = cli(*arguments, "--json")
+    assert done.code == 0, done.err
+    assert cli(*arguments).code == 2  # there is a checkpoint, and an output
+    before = (tmp_path / "p.zarr").stat().st_ino
+    again = cli(*arguments, "--resume", "--memory", "600MiB", "--json")
+    assert (again.json["n_rows"], again.json["bytes_read"]) == (600, 0)
+    assert (tmp_path / "p.zarr").stat().st_ino == before
+    assert cli("fit", "ridge", store, "--alpha", 3, "--out", "model.zarr", "--overwrite").code == 0
+    changed = cli(*arguments, "--resume")
+    assert (changed.code, "alpha was 2" in changed.err) == (1, True)
+    fewer = cli(*arguments, "--resume", "--rows", ":99")
+    assert (fewer.code, "X was" in fewer.err) == (1, True)
+    assert cli(*arguments, "--overwrite").code == 0
+
+
 def test_score_is_scikit_learns(cli, model, store, data):
     X, y = data
     predicted = nysstream.load(model).predict(X)

@@ -163,3 +163,9 @@ def test_parquet_types(tmp_path):
     write("parquet", pa.table({"i": ["x"]}), tmp_path / "3.parquet")
     with pytest.raises(InputError, match=r"3.parquet: column 'i' holds string, but numbers in"):
         Parquet(tmp_path, columns=["i"])
+
+
+def test_how_text_is_read_belongs_to_its_identity(tmp_path):
+    (tmp_path / "a.csv").write_text("1,2\n3,4\n")
+    found = [CSV(tmp_path / "a.csv", **how).fingerprint for how in ({}, {}, {"header": False})]
+    assert found[0] == found[1] != found[2]
