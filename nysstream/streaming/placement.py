@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import dask.base
 import dask.threaded
 from dask.base import annotate
 
-from nysstream.cluster import current_client
+from nysstream.cluster import current_client, current_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +46,7 @@ def compute(root: Any, design: DesignMatrix, partitions: Sequence[str]) -> Any:
     if client is None:
         # The graph is as it should be: Dask's compute() would tokenize and rewrite it, which over few rows
         # takes longer than the pass.
-        get: Any = dask.base.get_scheduler() or dask.threaded.get  # type: ignore[no-untyped-call]
+        get: Any = current_scheduler() or dask.threaded.get
         return get(dict(root.dask), [root.key])[0]
     wishes = _Wishes()
     if design.cache_bytes > 0:
