@@ -137,7 +137,7 @@ def decode_rate(codec: str, chunk_bytes: int, n_columns: int, cores: int, second
     counts = [0] * cores
 
     def work(number: int, until: float) -> None:
-        while time.perf_counter() < until:
+        while counts[number] == 0 or time.perf_counter() < until:  # a thread may begin late
             decode(encoded, outputs[number])
             counts[number] += 1
 
