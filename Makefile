@@ -30,9 +30,10 @@ help:
 demo: $(VENV)/installed-demo
 	$(BIN)/nysstream demo $(ARGS)
 
-# Idle threads of OpenBLAS would spin for the time that the other half of the tests needs.
+# Idle threads of OpenBLAS would spin for the time that the other half of the tests needs. Where Python is
+# told to write no bytecode, as in many containers, each of the tests' processes would compile the package.
 test: $(VENV)/installed-test
-	OPENBLAS_THREAD_TIMEOUT=4 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= OPENBLAS_THREAD_TIMEOUT=4 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

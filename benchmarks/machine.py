@@ -137,7 +137,7 @@ def decode_rate(codec: str, chunk_bytes: int, n_columns: int, cores: int, second
     counts = [0] * cores
 
     def work(number: int, until: float) -> None:
-        while time.perf_counter() < until:
+        while counts[number] == 0 or time.perf_counter() < until:  # a thread may begin late
             decode(encoded, outputs[number])
             counts[number] += 1
 
@@ -236,15 +236,15 @@ def gemm_rate(order: int, cores: int, device: str = "cpu", dtype: Any = np.float
     return max(rates)
 
 
-def cosine_rate(cores: int, device: str = "cpu") -> float:
-    """Cosines per second in float32 on all cores, over the best size of piece."""
+def cosine_rate(cores: int, device: str = "cpu", most: int = 1 << 24) -> float:
+    """Cosines per second in float32 on all cores, over the best size of piece; ``most`` for each core."""
     if device != "cpu":
         return _device_rate(device, 256 * MB, lambda xp, x, y: xp.cos(x), 1) / 4
     best = 0.0
     for count in (1 << 12, 1 << 15, 1 << 18):
         source = np.linspace(-20, 20, count, dtype=np.float32)
         outputs = [np.empty(count, np.float32) for _ in range(cores)]
-        times = max(1, (1 << 24) // count)
+        times = max(1, most // count)
 
         def work(out: Any, source: Any = source, times: int = times) -> None:
             for _ in range(times):

@@ -294,7 +294,7 @@ def fourier(settings: Settings) -> list[Row]:
     X = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
     design = DesignMatrix(X, features=features.Fourier(m, length_scale=10.0), device=device)
     operator = GramOperator(design)
-    rows = []
+    most, rows = min(1 << 24, scale.limit_bytes // 4), []
     for k in (1, scale.many, scale.rank):
         say(f"fourier: {columns(k)}")
         V = vectors(m, k)
@@ -302,7 +302,7 @@ def fourier(settings: Settings) -> list[Row]:
         seconds = side_by_side(
             {
                 "gemm": lambda flops=flops: flops / machine.gemm_rate(scale.gemm, cores, device),
-                "cosine": lambda: n * m / machine.cosine_rate(cores, device),
+                "cosine": lambda: n * m / machine.cosine_rate(cores, device, most),
                 "ours": lambda V=V: operator @ V,
             },
             scale.repeats,

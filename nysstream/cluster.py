@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import dask.base
+import dask.config
 
 #: Of a worker's memory limit. Beyond this share Dask begins to spill, and then to pause the worker.
 _SHARE = 0.6
 
 
+def current_scheduler() -> Any:
+    """Give the function by which the current Dask scheduler runs a graph; None where none was chosen.
+
+    Dask would import ``distributed`` to see whether there is a client: there is none before that.
+    """
+    chosen = dask.config.get("scheduler", None)
+    local = chosen is None or chosen in dask.base.named_schedulers
+    if local and "distributed" not in sys.modules:
+        return dask.base.named_schedulers.get(chosen)
+    return dask.base.get_scheduler()  # type: ignore[no-untyped-call]
+
+
 def current_client() -> Any:
     """Give the ``distributed.Client`` that is the current Dask scheduler, or None."""
-    client = getattr(dask.base.get_scheduler(), "__self__", None)  # type: ignore[no-untyped-call]
+    client = getattr(current_scheduler(), "__self__", None)
     return client if hasattr(client, "run_on_scheduler") else None
 
 

@@ -6,13 +6,12 @@ import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import dask.base
 import dask.config
 import dask.local
 import dask.threaded
 from dask.system import CPU_COUNT
 
-from nysstream.cluster import current_client
+from nysstream.cluster import current_client, current_scheduler
 from nysstream.features import Identity
 from nysstream.memory import resident_bytes
 from nysstream.streaming.cache import cached_bytes
@@ -34,7 +33,7 @@ _AT_ONCE_BYTES = 8 << 20
 
 def scheduler() -> tuple[str, int]:
     """Name the current Dask scheduler and how many tasks it runs at once in a process."""
-    get: Any = dask.base.get_scheduler() or dask.threaded.get  # type: ignore[no-untyped-call]
+    get: Any = current_scheduler() or dask.threaded.get
     if get is dask.local.get_sync:
         return "synchronous", 1
     if get is dask.threaded.get:
