@@ -15,7 +15,6 @@ from nysstream.sources.writing import RowWriter
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
     from contextlib import ExitStack
 
     from zarr.abc.store import Store
@@ -91,8 +90,6 @@ class RowAppender(RowWriter):
             stack.enter_context(sole_writer(self.name, self._place))
         # What another process committed meanwhile counts.
         self._arrays, committed = open_arrays(self.name, self._place)
-        if isinstance(self._place, Path):
-            remove_leftovers(self._place, self._arrays)
         if self._start is not None:
             return self._place, self._start
         node: Any = self._arrays.get("")
@@ -115,13 +112,6 @@ def begin_after(
     if last != token:
         node.update_attributes({_TOKEN: token})
     return n_rows
-
-
-def remove_leftovers(place: Path, names: Iterable[str]) -> None:
-    """Remove metadata that a killed writer had begun: Zarr takes such files for strangers in the store."""
-    for name in {"", *names}:
-        for path in (place / name).glob("*.partial"):
-            path.unlink(missing_ok=True)
 
 
 def _layout(array: zarr.Array[Any]) -> Layout:

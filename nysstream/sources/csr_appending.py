@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from nysstream.errors import InputError, SourceError
-from nysstream.sources.appending import RowAppender, begin_after, remove_leftovers
+from nysstream.sources.appending import RowAppender, begin_after
 from nysstream.sources.csr_groups import PARTS, declared_shape, sparse_encoding
 from nysstream.sources.csr_writing import CSRWriter, inside
 from nysstream.sources.layout import Layout
@@ -70,8 +70,6 @@ class CSRAppender(CSRWriter):
             committed: Any = root.attrs["committed_rows"]
             self.rows_appended = begin_after(self.name, root, committed, self._continued)
             self.nnz = int(x["indptr"][self.rows_appended])
-            if isinstance(self._place, Path):
-                remove_leftovers(self._place, ["x", *self.companions])
 
             def publish() -> None:
                 shape = [self.rows_appended, self.layout.n_columns]

@@ -47,7 +47,9 @@ def sole_writer(name: str, place: Path | Store) -> Iterator[None]:
     there is none. Stores in memory, and those that cannot create conditionally, are not locked.
     """
     if isinstance(place, Path):
-        with _file_locked(place.with_name(f".{place.name}.appending"), name):
+        with _file_locked(place.with_name(f".{place.name}.appending"), name) as left_by_killed:
+            if left_by_killed and place.is_dir():
+                _remove_unfinished(place)
             yield
         return
     store = unwrapped(place)
@@ -61,8 +63,15 @@ def sole_writer(name: str, place: Path | Store) -> Iterator[None]:
     yield
 
 
+def _remove_unfinished(place: Path) -> None:
+    """Remove files that Zarr was writing: they waste space, and in groups it takes them for strangers."""
+    for path in place.rglob("*.partial"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
-def _file_locked(path: Path, name: str) -> Iterator[None]:
+def _file_locked(path: Path, name: str) -> Iterator[bool]:
+    """Hold a lock; gives whether a process that was killed had held it."""
     file = _locked(path, name)
     with os.fdopen(file, "r+") as lock:
         holder = _read(lock.read())
@@ -74,7 +83,7 @@ def _file_locked(path: Path, name: str) -> Iterator[None]:
         lock.write(_about_us())
         lock.flush()
         try:
-            yield
+            yield holder is not None
         finally:
             path.unlink(missing_ok=True)
 

@@ -258,3 +258,13 @@ def test_a_single_array(tmp_path):
         with ns.checkpointing(tmp_path / "c", resume=True):
             assert append(tmp_path / "a", x[OLD:]).n_new == NEW
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "a", mode="r")[:], x)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_nothing_is_left_of_what_a_killed_append_was_writing(tmp_path, kind):
+    store = make(tmp_path, kind)
+    for number in (4, 8, 12):  # metadata or chunks
+        assert is_killed(("zarr.storage._local:Path.replace", number, "before"), grow, tmp_path, kind)
+    assert list(store.rglob("*.partial"))
+    grow(tmp_path, kind)
+    assert not list(store.rglob("*.partial"))
