@@ -12,8 +12,9 @@ from nysstream.errors import InputError
 from nysstream.estimators.composite_plan import LossPlan, plan_loss, sample_size
 from nysstream.estimators.lasso import check_strength
 from nysstream.estimators.linear import LinearModel
-from nysstream.estimators.penalised import Penalised, Penalty, sampled_design
+from nysstream.estimators.penalised import Penalised, Penalty
 from nysstream.estimators.results import composite_result
+from nysstream.estimators.sampled_hessians import sampled_design
 from nysstream.estimators.settings import training_design
 from nysstream.journal import unrecorded
 from nysstream.losses import Huber, Loss

@@ -12,7 +12,8 @@ from nysstream.errors import InputError
 from nysstream.estimators.kinked import fit_penalised, plan_kinked
 from nysstream.estimators.lasso import LEAST_SQUARES_METHODS
 from nysstream.estimators.least_squares import set_up
-from nysstream.estimators.penalised import Penalised, Penalty, sampled_design
+from nysstream.estimators.penalised import Penalised, Penalty
+from nysstream.estimators.sampled_hessians import sampled_design
 from nysstream.estimators.smooth_losses import GeneralLoss, LeastSquaresLoss
 from nysstream.estimators.stochastic import STOCHASTIC
 from nysstream.losses import Kinked, Loss, Squared

@@ -19,18 +19,17 @@ from nysstream.estimators.least_squares import set_up
 from nysstream.estimators.linear import LinearModel
 from nysstream.estimators.planning import Plan, plan_fit
 from nysstream.estimators.results import composite_result
+from nysstream.estimators.sampled_hessians import sampled_design
 from nysstream.estimators.settings import check_settings, training_design
-from nysstream.estimators.smooth_losses import GeneralLoss, LeastSquaresLoss, Sample, needs_sums_only
+from nysstream.estimators.smooth_losses import GeneralLoss, LeastSquaresLoss, needs_sums_only
 from nysstream.estimators.stochastic import STOCHASTIC, plan_stochastic, solve_stochastic
 from nysstream.estimators.targets import check_targets
-from nysstream.features import Identity
 from nysstream.regularizers import Separable
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers import Result, solve
 from nysstream.solvers.admm import ADMM
 from nysstream.solvers.composite import Composite
 from nysstream.solvers.proximal_newton import ProximalNewton
-from nysstream.sources import as_source
 from nysstream.streaming import Outcome, RowSample, SetUp, centering_of, reduce
 from nysstream.streaming.cache import clear_cache
 from nysstream.streaming.outset import Outset, target_statistics
@@ -354,39 +353,3 @@ class Penalised(LinearModel, BaseEstimator, Settings):
         single = self._single_target
         self.coef_ = coef[0] if single else coef
         self.intercept_: Any = float(intercept[0]) if single else intercept
-
-
-def sampled_design(
-    design: DesignMatrix,
-    rows: NDArray[np.int64],
-    sampled: Any,
-    outcome: Outcome,
-    total: float,
-    *,
-    mapped: bool = True,
-) -> Sample:
-    """Make a design of sampled rows, their features computed once and kept if they are to be mapped."""
-    X, weight = sampled
-    assert design.target is not None
-    y = np.concatenate(
-        [
-            np.asarray(design.target.read(slice(a, min(a + (1 << 18), design.shape[0]))), np.float64)[
-                rows[(rows >= a) & (rows < a + (1 << 18))] - a
-            ]
-            for a in range(0, design.shape[0], 1 << 18)
-        ]
-    )
-    mapped = mapped and not isinstance(design.features, Identity)
-    Z = design.features(X.astype(design.dtype)) if mapped else X
-    part = replace(
-        design,
-        source=as_source(Z),
-        target=as_source(y),
-        weight=None if design.weight is None else as_source(weight),
-        features=Identity() if mapped else design.features,
-        cache_bytes=0,
-    )
-    h = weight
-    if outcome.labels is not None:
-        h = outcome.labels.weigh(outcome.labels.codes(y), weight)
-    return Sample(part, total / float(np.sum(h)), total)

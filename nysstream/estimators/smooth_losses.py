@@ -2,72 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nysstream.estimators.composite_plan import pass_flops
+from nysstream.estimators.sampled_hessians import Sample, SampledHessians, in_memory
 from nysstream.journal import unrecorded
-from nysstream.operators import LinearOperator, as_operator
+from nysstream.operators import LinearOperator
 from nysstream.operators.hessian import CoupledHessian, HessianOperator
 from nysstream.sketching.nystrom import Sketch
 from nysstream.sketching.shifted_inverse import BlockDiagonal, ShiftedInverse
 from nysstream.solvers.composite import Curvature, Evaluation, Smooth
-from nysstream.sources import as_source
-from nysstream.streaming import (
-    DesignMatrix,
-    HessianProduct,
-    LossSums,
-    Predict,
-    SetUp,
-    SquaredResidual,
-    reduce,
-)
-from nysstream.streaming.kernels import unscale
-from nysstream.streaming.panels import scaled_inplace
-from nysstream.streaming.reduction import Tile
+from nysstream.streaming import HessianProduct, LossSums, SquaredResidual, reduce
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     from nysstream.estimators.least_squares import LeastSquares
     from nysstream.operators.base import Array, Precision
     from nysstream.solvers.composite import Movable
-    from nysstream.streaming import LossValues, Outcome, Reduction
+    from nysstream.streaming import DesignMatrix, LossValues, Outcome, Reduction
 
     Vector = NDArray[np.float64]
     Block = NDArray[np.float64]
-
-#: Change of the curvatures at sampled rows, relative to their sum, up to which a Hessian is kept: the
-#: sampling changes it by more.
-_STALE = 0.05
-#: Arithmetic of single precision in whose time a matrix is inverted, relative to its order cubed.
-_FLOPS_OF_INVERSE = 20.0
-#: Coefficients whose sampled Hessian costs little anyway.
-_LEAST_MOVABLE = 256
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A uniform sample of the rows, in memory.
-
-    Attributes
-    ----------
-    design : DesignMatrix
-        Centred and scaled as the whole.
-    factor : float
-        What its sums are multiplied with to estimate those over all rows.
-    weight : float
-        Of all rows.
-    """
-
-    design: DesignMatrix
-    factor: float
-    weight: float
 
 
 class Untraced(LinearOperator):
@@ -112,7 +73,7 @@ class LeastSquaresLoss(Smooth):
         self.shape = (problem.design.shape[1], targets.size)
         gram = getattr(problem.preconditioner, "gram", None) if problem.method == "gram" else None
         if gram is not None:
-            model = _in_memory(gram)
+            model = in_memory(gram)
         else:
             scale = 1.0 if problem.design.centering is None else problem.design.centering.scale
             diagonal = float(np.mean(problem.statistics.squares / scale**2))
@@ -212,14 +173,13 @@ class GeneralLoss(Smooth):
         self.in_memory = method != "admm" and not (method == "newton" and self.coupled)
         self.sample = sample
         self.rank = rank
-        self._most_movable = most_movable
+        self._sampled = None
+        if sample is not None and not self.coupled:
+            self._sampled = SampledHessians(sample, outcome, pass_flops(design), most_movable, fit_intercept)
         self.operators: list[HessianOperator | CoupledHessian] = []
         self._evaluations = 0
         self._last: tuple[Block, Vector, Evaluation] | None = None
         self._hessians: tuple[Curvature, ...] = ()
-        # Hessians of sampled rows, and the loss's curvatures at these rows when they were made.
-        self._held: dict[int, Curvature] = {}
-        self._held_curvature: Block | None = None
         self._test: Block | None = None
         if method == "admm" and not self.coupled:
             rng = np.random.default_rng(0) if rng is None else rng
@@ -256,7 +216,7 @@ class GeneralLoss(Smooth):
         values, *sketches = reduce(design, *reductions, name="certify" if precise else "evaluate")
         self._evaluations += 1
         if columns:
-            self._hessians = tuple(_in_memory(hessian) for hessian in values.hessians)
+            self._hessians = tuple(in_memory(hessian) for hessian in values.hessians)
 
         def model(movable: Movable) -> tuple[Curvature, ...]:
             if whole:
@@ -306,76 +266,18 @@ class GeneralLoss(Smooth):
         self._last = (W, intercept, found)
 
     def n_movable(self, support: int) -> int | None:
-        """Count as many as make a Hessian of sampled rows cost no more than a pass, or twice the support."""
-        if self.sample is None or self.coupled:
-            return None
-        p = self.design.shape[1]
-        # Half of it for the Hessian, half for its inverse, in double precision.
-        flops, m = pass_flops(self.design), self.sample.design.shape[0]
-        affordable = int(min(math.sqrt(flops / (2 * m)), math.cbrt(flops / _FLOPS_OF_INVERSE)))
-        return min(self._most_movable or p, max(_LEAST_MOVABLE, affordable, 2 * support))
+        """Count the coefficients that a model should move; None for all."""
+        return None if self._sampled is None else self._sampled.n_movable(support)
 
     def _of_sample(self, W: Block, intercept: Vector, movable: Movable) -> tuple[Curvature, ...]:
-        if self.coupled:
+        if self._sampled is None:
             return (self._coupled(W, intercept),)
-        h = self._sampled_curvature(W, intercept)
-        old = np.zeros_like(h) if self._held_curvature is None else self._held_curvature
-        moved = np.abs(h - old).sum(axis=0) > _STALE * old.sum(axis=0)
-        for j in range(h.shape[1]):
-            index = None if movable is None else movable[j]
-            if moved[j] or not self._holds(j, index):
-                self._held[j] = self._sampled_hessian(h[:, j], index)
-                old[:, j] = h[:, j]
-        self._held_curvature = old
-        return tuple(self._held[j] for j in range(h.shape[1]))
+        return self._sampled.at(W, intercept, movable)
 
-    def _holds(self, j: int, index: NDArray[np.intp] | None) -> bool:
-        """Whether the Hessian that is kept of a column is of these coefficients, at least."""
-        held = self._held.get(j)
-        if held is None or held.movable is None:
-            return held is not None
-        return index is not None and bool(np.isin(index, held.movable, assume_unique=True).all())
-
-    def _sampled_hessian(self, h: Vector, index: NDArray[np.intp] | None) -> Curvature:
-        """Sum the Hessian of some coefficients, given the weighted curvatures at the sampled rows."""
+    def _diagonal_blocks(self, W: Block, intercept: Vector) -> list[Block]:
+        """Sum the classes' own Hessians over the sampled rows."""
         assert self.sample is not None
-        design = self.sample.design
-        n_rows, p = design.shape
-        scale = np.ones(p) if design.centering is None else design.centering.scale
-        rows = design.source.read(slice(0, n_rows))
-        if index is not None:
-            rows, scale = rows[:, index], scale[index]
-        if not h.any():
-            return _in_memory(np.zeros((scale.size, scale.size)), index)
-        weighted = DesignMatrix(
-            as_source(rows), weight=as_source(h), precision=design.precision, device=design.device
-        )
-        with unrecorded():  # rows in memory: no pass over the data, and not to be counted as one
-            # The weighted means of the rows go with the intercept.
-            (sums,) = reduce(weighted, SetUp(center=self.intercept, gram=True), name="sample")
-        return _in_memory(self.sample.factor * scaled_inplace(sums.gram, scale), index)
-
-    def _sampled_curvature(self, W: Block, intercept: Vector) -> Block:
-        """Give the loss's weighted curvatures at the sampled rows, (m, k)."""
-        assert self.sample is not None
-        design = self.sample.design
-        assert design.target is not None
-        coef, offset = unscale(design, np.ascontiguousarray(W))
-        constant = intercept if offset is None else intercept - offset
-        with unrecorded():
-            (z,) = reduce(design, Predict(coef, constant), name="sample")
-        rows = slice(0, design.shape[0])
-        target = np.asarray(design.target.read(rows), np.float64)
-        weight = None if design.weight is None else np.asarray(design.weight.read(rows), np.float64)[:, 0]
-        y, weight = self.outcome.of(Tile(0, None, None, target, weight))
-        h = np.asarray(self.outcome.loss.curvature(z, y))
-        return h if weight is None else h * weight[:, None]
-
-    def _sampled_hessians(self, W: Block, intercept: Vector, columns: Sequence[int]) -> list[Block]:
-        assert self.sample is not None
-        if not columns:
-            return []
-        sums = LossSums(self.outcome, W, intercept, self.intercept and not self.coupled, tuple(columns))
+        sums = LossSums(self.outcome, W, intercept, False, tuple(range(self.shape[1])))
         with unrecorded():  # rows in memory: no pass over the data, and not to be counted as one
             (values,) = reduce(self.sample.design, sums, name="sample")
         return [self.sample.factor * hessian for hessian in values.hessians]
@@ -396,7 +298,7 @@ class GeneralLoss(Smooth):
     def _coupled(self, W: Block, intercept: Vector) -> Curvature:
         """Make the Hessian of all classes an operator, preconditioned with its diagonal blocks."""
         assert self.sample is not None
-        blocks = self._sampled_hessians(W, intercept, range(self.shape[1]))
+        blocks = self._diagonal_blocks(W, intercept)
         p, k = self.shape
         ones = np.full((1, 1), self.sample.weight / k)  # of the intercepts, whose column is of ones
         parts: list[ShiftedInverse] = []
@@ -421,7 +323,3 @@ class GeneralLoss(Smooth):
 def needs_sums_only(method: str, *, coupled: bool) -> bool:
     """Whether the passes of :class:`GeneralLoss` gather no curvature of all rows."""
     return coupled or method not in ("newton", "admm")
-
-
-def _in_memory(hessian: Block, movable: NDArray[np.intp] | None = None) -> Curvature:
-    return Curvature(as_operator(hessian, psd=True), ShiftedInverse(hessian), exact=True, movable=movable)

@@ -13,13 +13,12 @@ from nysstream.sketching.shifted_inverse import ShiftedInverse
 from nysstream.solvers.admm import ADMM, ADMMState
 from nysstream.solvers.base import Solver, Status
 from nysstream.solvers.columns import dots
-from nysstream.solvers.composite import Composite, Curvature, Evaluation, Movable
+from nysstream.solvers.composite import Composite, Curvature, Evaluation
+from nysstream.solvers.movable import movable, moved
 from nysstream.solvers.quadratic import CompositeQuadratic
 from nysstream.solvers.smooth_quadratic import SmoothQuadratic, is_quadratic
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from nysstream.regularizers import Regularizer
     from nysstream.solvers.quadratic import Block, Certified, Vector
 
@@ -30,10 +29,6 @@ _FORCING = 0.1
 #: Measure below which the next evaluation is made in double precision; or ten times the tolerance, if that is
 #: more, so that the evaluation which meets it need not be repeated.
 _PRECISE = 1e-4
-#: A model of fewer coefficients must be of this share of them at most.
-_MOST = 0.7
-#: Zeros this near to leaving, relative to the l1 penalty's strength, may move.
-_NEAR = 0.3
 #: Relative error of sums in single precision: objectives closer than this cannot be told apart.
 _SINGLE = 1e-5
 
@@ -181,7 +176,7 @@ class ProximalNewton(Solver[Composite, NewtonState]):
 
     def _model(self, problem: Composite, state: NewtonState) -> NewtonState:
         at, k = state.at, state.W.shape[1]
-        curvatures = at.model(self._movable(problem, state))
+        curvatures = at.model(movable(problem, state.W, state.at))
         state = replace(state, curvature=curvatures)
         if curvatures[0].stacked:
             return self._stacked_model(problem, state)
@@ -222,32 +217,6 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             models.append(model)
             inner.append(solver.init(model, W if W.any() else None))
         return self._begun(state, models, inner)
-
-    def _movable(self, problem: Composite, state: NewtonState) -> Movable:
-        """Choose the coefficients of each column that the next model moves; None for all.
-
-        Those that are not zero, and the zeros nearest to leaving, or beyond it.
-        """
-        regularizer, smooth = problem.regularizer, problem.smooth
-        if not (isinstance(regularizer, Separable) and regularizer.sparsifies):
-            return None
-        n_movable = smooth.n_movable(int(np.count_nonzero(state.W, axis=0).max()))
-        if n_movable is None or n_movable > _MOST * len(state.W):
-            return None
-        excess = regularizer.excess(state.W, state.at.gradient)
-        order = np.where(state.W != 0, np.inf, excess)
-        near = order > -_NEAR * regularizer.l1
-        near[np.argmax(order, axis=0), np.arange(order.shape[1])] = True
-        chosen = []
-        for j in range(order.shape[1]):
-            index = np.flatnonzero(near[:, j])
-            if index.size > n_movable:
-                by = order[index, j]
-                if 2 * np.isposinf(by).sum() > n_movable:  # they must not keep all others from moving
-                    by = excess[index, j]
-                index = np.sort(index[np.argsort(-by, kind="stable")[:n_movable]])
-            chosen.append(index)
-        return tuple(chosen)
 
     def _stacked_model(self, problem: Composite, state: NewtonState) -> NewtonState:
         """Make one model of all columns, which the loss couples, with their intercepts."""
@@ -310,7 +279,7 @@ class ProximalNewton(Solver[Composite, NewtonState]):
         else:
             W = np.hstack(
                 [
-                    value if c.movable is None else _moved(state.W[:, [j]], c.movable, value)
+                    value if c.movable is None else moved(state.W[:, [j]], c.movable, value)
                     for j, (c, value) in enumerate(zip(state.curvature, values, strict=True))
                 ]
             )
@@ -385,13 +354,6 @@ class ProximalNewton(Solver[Composite, NewtonState]):
             certified=certified,
             iterations=state.iterations + 1,
         )
-
-
-def _moved(W: Block, index: NDArray[np.intp], value: Block) -> Block:
-    """Put new values of some coefficients among the others."""
-    W = W.copy()
-    W[index] = value
-    return W
 
 
 def _stack(W: Block, intercept: Vector, *, extra: bool) -> Block:

@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import nysstream as ny
 from nysstream.errors import InputError
-from nysstream.estimators.smooth_losses import GeneralLoss
+from nysstream.estimators.sampled_hessians import SampledHessians
 from tests.streaming.support import Stored
 
 ESTIMATORS = [
@@ -308,13 +308,13 @@ def test_sampled_hessians_are_kept_where_curvatures_hardly_change(monkeypatch):
     X = rng.standard_normal((20_000, 20))
     labels = rng.random(len(X)) < 1 / (1 + np.exp(-X @ rng.standard_normal(20)))
     made = []
-    sampled_hessian = GeneralLoss._sampled_hessian
+    hessian = SampledHessians._hessian
 
     def counting(self, h, index):
         made.append(index)
-        return sampled_hessian(self, h, index)
+        return hessian(self, h, index)
 
-    monkeypatch.setattr(GeneralLoss, "_sampled_hessian", counting)
+    monkeypatch.setattr(SampledHessians, "_hessian", counting)
 
     def fit():
         made.clear()
@@ -323,7 +323,7 @@ def test_sampled_hessians_are_kept_where_curvatures_hardly_change(monkeypatch):
         return model, len(made)
 
     kept, fewer = fit()
-    monkeypatch.setattr("nysstream.estimators.smooth_losses._STALE", 0.0)
+    monkeypatch.setattr("nysstream.estimators.sampled_hessians._STALE", 0.0)
     renewed, all_of_them = fit()
     assert 2 <= fewer < all_of_them
     assert kept.result_.stats["passes"] <= renewed.result_.stats["passes"]
@@ -340,15 +340,13 @@ def test_models_of_few_coefficients_have_the_minimum_of_all(monkeypatch, n_movab
     y = rng.random(n) < 1 / (1 + np.exp(1 - X[:, :12] @ rng.standard_normal(12)))
     weight = rng.integers(0, 3, n).astype(float)
     if n_movable is not None:
-        monkeypatch.setattr(GeneralLoss, "n_movable", lambda self, support: n_movable)
+        monkeypatch.setattr(SampledHessians, "n_movable", lambda self, support: n_movable)
     orders = []
-    sampled_hessian = GeneralLoss._sampled_hessian
+    hessian = SampledHessians._hessian
     monkeypatch.setattr(
-        GeneralLoss,
-        "_sampled_hessian",
-        lambda self, h, index: (
-            orders.append(p if index is None else index.size) or sampled_hessian(self, h, index)
-        ),
+        SampledHessians,
+        "_hessian",
+        lambda self, h, index: orders.append(p if index is None else index.size) or hessian(self, h, index),
     )
     settings = {"l1_ratio": 0.9, "C": 0.02, "fit_intercept": fit_intercept, "tol": 1e-7}
     few = ny.LogisticRegression(solver="subsampled", **settings).fit(X, y, weight)
@@ -365,7 +363,7 @@ def test_bounds_and_poisson_counts_with_few_movable_coefficients(monkeypatch):
     rng = np.random.default_rng(8)
     X = rng.standard_normal((1500, 60))
     counts = rng.poisson(np.exp(X[:, :5] @ [0.3, -0.3, 0.2, 0.4, -0.2]))
-    monkeypatch.setattr(GeneralLoss, "n_movable", lambda self, support: 20)
+    monkeypatch.setattr(SampledHessians, "n_movable", lambda self, support: 20)
     regularizer = ny.regularizers.Separable(l1=15.0, lower=0.0, upper=0.25)
     few, whole = (
         ny.minimize(ny.losses.Poisson(), X, counts, regularizer, solver=solver, tol=1e-8)

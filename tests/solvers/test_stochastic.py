@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nysstream.errors import InputError
-from nysstream.estimators.penalised import sampled_design
+from nysstream.estimators.sampled_hessians import sampled_design
 from nysstream.estimators.smooth_losses import GeneralLoss
 from nysstream.losses import EpsilonInsensitive, Logistic, Squared
 from nysstream.regularizers import Separable
