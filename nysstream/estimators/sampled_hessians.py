@@ -124,11 +124,11 @@ class SampledHessians:
     _curvature: Block | None = field(default=None, init=False)
 
     def n_movable(self, support: int) -> int:
-        """Count as many as make a Hessian of sampled rows cost no more than a pass, or twice the support."""
+        """Count as many as make a sampled Hessian cost no more than a pass, or 1.5 times the support."""
         # Half of it for the Hessian, half for its inverse, in double precision.
         flops, (m, p) = self.pass_flops, self.sample.design.shape
         affordable = int(min(math.sqrt(flops / (2 * m)), math.cbrt(flops / _FLOPS_OF_INVERSE)))
-        return min(self.most_movable or p, max(_LEAST_MOVABLE, affordable, 2 * support))
+        return min(self.most_movable or p, max(_LEAST_MOVABLE, affordable, support + support // 2))
 
     def at(self, W: Block, intercept: Vector, movable: Movable) -> tuple[Curvature, ...]:
         """Give the Hessians at coefficients, of those at least that are to move; no pass."""

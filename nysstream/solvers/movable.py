@@ -40,7 +40,7 @@ def movable(problem: Composite, W: Block, at: Evaluation) -> Movable:
         index = np.flatnonzero(near[:, j])
         if index.size > n_movable:
             by = order[index, j]
-            if 2 * np.isposinf(by).sum() > n_movable:  # they must not keep all others from moving
+            if 3 * np.isposinf(by).sum() > 2 * n_movable:  # they must not keep all others from moving
                 by = excess[index, j]
             index = np.sort(index[np.argsort(-by, kind="stable")[:n_movable]])
         chosen.append(index)

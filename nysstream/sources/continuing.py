@@ -107,7 +107,8 @@ class Continued:
         if not ours:
             self.counts, self._complete = {"before": committed, "rows": committed}, False
             self.begin()
-        return self.rows
+        # Of the chunk that old rows share with new ones the old ones may be all that is noted.
+        return max(before, self.rows)
 
     def note(self, *, now: bool = False, **counts: int) -> None:
         """Note how much is written: each time if ``now``, else once in a while."""

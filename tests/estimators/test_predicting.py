@@ -15,7 +15,7 @@ from nysstream.sources.writing import RowWriter
 from nysstream.streaming import partition
 from tests.kills import is_killed
 
-N_ROWS = 3000
+N_ROWS = 1500
 NOTES = "nysstream.sources.continuing:Continued."
 
 
@@ -90,7 +90,7 @@ def test_predictions_in_pieces_have_the_bits_of_whole_ones(tmp_path, store, case
         real(self, block)
 
     monkeypatch.setattr(RowWriter, "append", crash)
-    for after[:] in ([700], [1600]):
+    for after[:] in ([400], [900]):
         with pytest.raises(Crash), ns.checkpointing(tmp_path / "c", resume=True):
             getattr(ns.load(tmp_path / "model"), method)(X, out=tmp_path / "out")
     first = []
@@ -102,7 +102,7 @@ def test_predictions_in_pieces_have_the_bits_of_whole_ones(tmp_path, store, case
     monkeypatch.setattr(RowWriter, "append", watch)
     with ns.checkpointing(tmp_path / "c", resume=True) as checkpoint:
         found = getattr(ns.load(tmp_path / "model"), method)(X, out=tmp_path / "out")
-    assert first[0] >= 1000  # much was there
+    assert first[0] >= 600  # much was there
     assert checkpoint.n_recalled == 1  # of the output alone: no passes are kept
     np.testing.assert_array_equal(found.read(slice(0, N_ROWS)).reshape(whole.shape), whole)
     first.clear()

@@ -100,7 +100,7 @@ def test_a_block_of_another_shape_names_its_rows():
 def test_an_array_persisted_on_a_cluster_is_refused():
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
         ) as cluster,
         distributed.Client(cluster),
         pytest.raises(InputError, match="persisted on a cluster"),
