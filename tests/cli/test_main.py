@@ -110,7 +110,7 @@ def test_interrupting_the_solve_saves_the_best_and_exits_with_3(terminal, big, t
     assert model.result_.status == "interrupted"
     assert np.isfinite(model.coef_).all()
     assert {path.name for path in tmp_path.iterdir()} == {"m.zarr", "stdout"}
-    assert "pass 2" in run.screen
+    assert re.search(r"pass \d+ \(product\)", run.screen)  # short ones may not be shown
     assert "GB/s" in run.screen
     assert "interrupted" in run.screen
 
