@@ -1,4 +1,4 @@
-"""Processes that are killed by SIGKILL at a chosen moment."""
+"""Runs that are cut short: by an exception, or by SIGKILL at a chosen moment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ import signal
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["nysstream", "nysstream.cli.main"])
+
+
+class Crash(Exception):
+    """Raised in place of a power failure."""
+
+
+def crash_at(row):
+    """Make a callback that crashes when so many rows are done."""
+
+    def progress(done, _):
+        if done >= row:
+            raise Crash
+
+    return progress
 
 
 def is_killed(moment, function, *arguments):

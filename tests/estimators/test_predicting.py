@@ -13,14 +13,10 @@ from nysstream.estimators import kernel_machine
 from nysstream.sources import continuing, layout
 from nysstream.sources.writing import RowWriter
 from nysstream.streaming import partition
-from tests.kills import is_killed
+from tests.kills import Crash, is_killed
 
 N_ROWS = 1500
 NOTES = "nysstream.sources.continuing:Continued."
-
-
-class Crash(Exception):
-    """Raised in place of a power failure."""
 
 
 def small_pieces():

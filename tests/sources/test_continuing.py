@@ -17,20 +17,9 @@ import nysstream as ns
 from nysstream.errors import CheckpointError, InputError, OutputExistsError, SourceError
 from nysstream.sources import ArraySource, CSRSource, continuing, csr_converting, csr_writing, staging
 from nysstream.sources.converting import convert
+from tests.kills import Crash, crash_at
 
 N_ROWS, CHUNK = 1000, 64
-
-
-class Crash(Exception):
-    """Raised by a callback in place of a power failure."""
-
-
-def crash_at(row):
-    def progress(done, _):
-        if done >= row:
-            raise Crash
-
-    return progress
 
 
 @pytest.fixture

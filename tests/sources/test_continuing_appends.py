@@ -15,7 +15,7 @@ from nysstream.sources import ArraySource, continuing, converting, csr_convertin
 from nysstream.sources.growing import append
 from nysstream.sources.layout import Layout
 from nysstream.sources.writing import RowWriter
-from tests.kills import is_killed
+from tests.kills import Crash, crash_at, is_killed
 
 OLD, NEW, CHUNK = 100, 1000, 64
 NOTES = "nysstream.sources.continuing:Continued."
@@ -27,18 +27,6 @@ MOMENTS = [
     (f"{NOTES}finish", 1, "before"),
     (f"{NOTES}finish", 1, "after"),
 ]
-
-
-class Crash(Exception):
-    """Raised by a callback in place of a power failure."""
-
-
-def crash_at(row):
-    def progress(done, _):
-        if done >= row:
-            raise Crash
-
-    return progress
 
 
 def rows_of(first, last, seed=0):
