@@ -29,6 +29,8 @@ from nysstream.streaming.order import warn_if_sorted
 from nysstream.streaming.outset import Outset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from nysstream.solvers.composite import Composite
     from nysstream.solvers.quadratic import Block, Vector
     from nysstream.streaming import DesignMatrix
@@ -85,14 +87,15 @@ def plan_stochastic(
 
 
 def _choose(design: DesignMatrix, memory: Any, rank: int | str, n_columns: int, solver: str) -> LossPlan:
-    """Take the widest preconditioner that fits."""
+    """Take the widest preconditioner that fits, and the most rows to make it of."""
     room = Room.of(memory, here=True)  # where epochs run
-    m, p = _sample_size(design), design.shape[1]
+    p = design.shape[1]
     ranks: list[int] = [int(rank)] if rank != "auto" else [0, *halving(min(p, _RANK), min(p, 16))]
     if solver in _UNSKETCHED:
         ranks = [0]
     knob = "ask for fewer features, or a smaller rank"
-    for width in ranks:
+    choices = [(r, rows) for r in ranks for rows in _sample_sizes(design, r)]
+    for width, m in choices:
         needs = partial(_needs, rank=width, n_sampled=m, k=n_columns, solver=solver)
         fitted, budget, tasks = room.fit(design, needs, knob)
         if budget.fits:
@@ -117,14 +120,17 @@ def _table_bytes(n_rows: int, k: int) -> int:
     return 8 * n_rows * k if 8 * n_rows * k <= _TABLE_BYTES else 0
 
 
-def _sample_size(design: DesignMatrix) -> int:
-    """Count the rows of a sample for preconditioner and step length.
+def _sample_sizes(design: DesignMatrix, rank: int) -> Iterator[int]:
+    """Give the rows of a sample for preconditioner and step length, and fewer for less memory.
 
     More rows make a better preconditioner; beyond sixteen for each column, or a fourth of all, their
-    products cost as much as passes.
+    products cost as much as passes. Fewer than two for each direction know nothing of it.
     """
     n, p = design.shape
-    return min(n, max(_LEAST_SAMPLE, 4 * p, min(16 * p, n // 4)) + batch_rows(n))
+    probed = batch_rows(n)
+    most = max(_LEAST_SAMPLE, 4 * p, min(16 * p, n // 4)) + probed
+    least = max(_LEAST_SAMPLE, 2 * (rank or p)) + probed
+    return halving(min(n, most), min(n, least))
 
 
 def solve_stochastic(

@@ -156,6 +156,7 @@ class Stochastic(Solver[FiniteSum, EpochState]):
         """Give the metric of a state, made anew where it is not the one made last."""
         last = problem.memo.get("measured")
         if last is None or last[0] != self.hessian or not np.array_equal(last[1], state.curved_at):
+            last = None
             problem.memo.clear()  # freed before the next is made
             found = measure(problem, state.curved_at, self.hessian, self.seed)
             problem.memo["measured"] = last = (self.hessian, state.curved_at, found)

@@ -81,8 +81,6 @@ def pass_needs(design: DesignMatrix, *reductions: Reduction) -> dict[str, int]:
     tasks = min(scheduler()[1], count, design.max_tasks or MAX_PARTITIONS)
     rows = design.tile_rows(*reductions)
     work = sum(r.work_bytes(design, rows) for r in reductions)
-    part = sum(r.part_bytes(design) for r in reductions)
-    adding = sum(r.combine_bytes(design) for r in reductions)
     levels = 0
     while count > 1:
         count, levels = -(-count // ARITY), levels + 1
@@ -91,7 +89,7 @@ def pass_needs(design: DesignMatrix, *reductions: Reduction) -> dict[str, int]:
         "feature weights": design.features.weight_bytes(design.source.shape[1]),
         "block buffers": tasks * _buffer_bytes(design),
         "tiles": tasks * (tile_bytes(design, rows) + work),
-        "partial sums": tasks * max(part, adding) + part * (1 + waiting),
+        "partial sums": sum(r.held_bytes(design, tasks, 1 + waiting) for r in reductions),
     }
 
 

@@ -92,11 +92,16 @@ def reduce(design: DesignMatrix, *reductions: Reduction, compute: bool = True, n
         return found
 
     result, recalled = remembered(name, (_Inputs(design, reductions),), run, _pack, _unpack)
-    if added_at_once(design, reductions) < ARITY:  # where parts are large, tiles were, too
+    large = added_at_once(design, reductions) < ARITY
+    if large:  # where parts are, tiles were, too
         trim()
     if trace is not None:
         trace.passes.append(PassRecord(name, started, time.perf_counter() - began, result[1], recalled))
-    return _finish(_Job(design, reductions, token), result)
+    finished = _finish(_Job(design, reductions, token), result)
+    del result
+    if large:
+        trim()
+    return finished
 
 
 def _tree(design: DesignMatrix, reductions: Sequence[Reduction], job: Any, key: str) -> tuple[list[str], Any]:

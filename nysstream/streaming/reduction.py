@@ -119,6 +119,11 @@ class Reduction(ABC):
         """Bytes of result and temporary arrays while two parts are added."""
         return self.part_bytes(design)
 
+    def held_bytes(self, design: DesignMatrix, working: int, waiting: int) -> int:
+        """Bytes of so many parts that are computed or added at once, and of those that wait for it."""
+        part = self.part_bytes(design)
+        return working * max(part, self.combine_bytes(design)) + waiting * part
+
     def work_bytes(self, design: DesignMatrix, tile_rows: int) -> int:
         """Bytes of temporary arrays while one tile is added."""
         itemsize = design.dtype.itemsize

@@ -45,6 +45,10 @@ class RowSample(Reduction):
             row_bytes = design.source.shape[1] * design.block_dtype.itemsize
         return int(self.rows.size * (row_bytes + 8))
 
+    def held_bytes(self, design: DesignMatrix, working: int, waiting: int) -> int:
+        """Count them twice, in pieces and put together: no two parts have a row in common."""
+        return 2 * self.part_bytes(design)
+
     def start(self, design: DesignMatrix, device: Device) -> Part:
         """Begin without rows."""
         return {}

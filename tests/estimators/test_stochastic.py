@@ -268,6 +268,17 @@ def test_plans_choose_a_sketch_where_the_matrix_does_not_fit():
         Ridge(solver="sketchysvrg", features=Fourier(6000), memory="200MiB").plan(X, y)
 
 
+def test_plans_sample_fewer_rows_before_they_choose_a_sketch():
+    X = np.broadcast_to(np.float32(1), (100_000, 1500))
+    y = np.arange(100_000) % 2
+    model = LogisticRegression(solver="sketchysvrg", memory="8GiB")
+    plan = model.plan(X, y)
+    assert plan.n_sampled == 24_000 + 3125
+    smaller = LogisticRegression(solver="sketchysvrg", memory=plan.budget.peak - (100 << 20)).plan(X, y)
+    assert smaller.rank == 0
+    assert smaller.n_sampled < plan.n_sampled
+
+
 def test_settings_that_do_not_go_together_are_refused(data):
     X, Y, _ = data
     with pytest.raises(InputError, match="rank=3 is for preconditioned methods"):

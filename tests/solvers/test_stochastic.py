@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from nysstream.estimators.smooth_losses import GeneralLoss
 from nysstream.losses import EpsilonInsensitive, Logistic, Squared
 from nysstream.regularizers import Separable
 from nysstream.sketching.subsampled import SubsampledHessian
-from nysstream.solvers import Status, solve
+from nysstream.solvers import Status, solve, stochastic
 from nysstream.solvers.admm import ADMM
 from nysstream.solvers.composite import Composite
 from nysstream.solvers.curvature import measure
@@ -240,6 +241,21 @@ def test_smoothness_is_that_of_fresh_rows(data):
     c = problem.batches.design.centering
     R = (data[0] - c.mean) / c.scale
     assert identity.smoothness[0] == pytest.approx(np.linalg.norm(R, 2) ** 2, rel=0.3)
+
+
+def test_a_metric_is_freed_before_the_next_is_made(data, monkeypatch):
+    problem, start = of(data, Logistic(), Separable(l2=1.0))
+    metrics = []
+
+    def watched(*args):
+        assert all(metric() is None for metric in metrics)
+        found = measure(*args)
+        metrics.append(weakref.ref(found.metric))
+        return found
+
+    monkeypatch.setattr(stochastic, "measure", watched)
+    solve(problem, Stochastic("snapshot", tol=0.0), start=start, max_passes=9)
+    assert len(metrics) > 2
 
 
 def test_settings_are_checked(data):
