@@ -4,7 +4,8 @@
 it, and then asks for the same objects in two ways, in turn: bare ranged GETs over a few connections
 that are kept open, with nothing done to what comes; and a pass of nysstream (``X'Xv``), set-up
 and planning left out. It prints both rates and their ratio. Everything runs on one machine, so the
-server, the client and the products share its cores.
+server, the client and the products share its cores; with ``--apart`` the server has one core for
+itself, and the client the others, as if it were elsewhere.
 """
 
 from __future__ import annotations
@@ -46,10 +47,14 @@ CONNECTIONS = (1, 2, 4, 8, 16)
 
 
 @contextlib.contextmanager
-def server():
+def server(*, apart: bool = False):
     """Run an S3 server in another process, and set the environment so that it is found."""
     process = subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True)
     try:
+        if apart:
+            first, *others = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(process.pid, {first})
+            os.sched_setaffinity(0, others)
         port = int(process.stdout.readline())
         os.environ.update(
             AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}",
@@ -95,12 +100,13 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--chunk-mib", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--apart", action="store_true", help="give the server a core of its own")
     given = parser.parse_args(arguments)
     n_columns = 256
     chunk_rows = int(given.chunk_mib * (1 << 20)) // (4 * n_columns)
     n_rows = given.mib * (1 << 20) // (4 * n_columns) // chunk_rows * chunk_rows
     nbytes = 4 * n_rows * n_columns
-    with server() as port:
+    with server(apart=given.apart) as port:
         rng = np.random.default_rng(0)
         layout = Layout(n_columns, np.dtype(np.float32))
         with RowWriter("s3://bucket/rows.zarr", {"x": layout}, chunk_rows=chunk_rows, codec="none") as writer:
