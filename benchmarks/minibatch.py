@@ -77,7 +77,7 @@ def _compared(store: stores.Store, settings: Settings) -> list[Row]:
             note=""
             if ratio <= GOAL
             else f"{waited:.0%} of an epoch waits for its reader, the rest gathers rows",
-            details={"seconds": seconds, "batch_rows": BATCH_ROWS, "window_blocks": batches.window_blocks},
+            details={"seconds": seconds, "batch_rows": BATCH_ROWS, "window_blocks": batches.blocks_at_once},
             at_most=True,
         )
         rows.append(row)

@@ -213,7 +213,7 @@ def reference(problem: Problem) -> dict[str, Any]:
         from benchmarks.stochastic_solvers import make_ours
 
         rows, y = np.load(Path(problem.folder) / "X.npy", mmap_mode="r"), stored(problem)[1]
-        method = "gram" if problem.loss == "squared" else "auto"
+        method = "gram" if problem.loss == "squared" else "sketchysvrg"
         model = make_ours(problem, method, tol=REFERENCE_TOL, precision="double")
         model.fit(np.asarray(rows), y)
         found = evaluate(problem, rows, y, model.coef_)

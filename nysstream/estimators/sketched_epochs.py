@@ -22,7 +22,7 @@ from nysstream.solvers.stochastic import Stochastic
 from nysstream.solvers.watched import Watched, WatchedSum
 from nysstream.sources.runs import RowRuns, split_rows
 from nysstream.streaming import LossSums, reduce
-from nysstream.streaming.minibatch import WINDOW_BLOCKS, Minibatches
+from nysstream.streaming.minibatch import Minibatches, blocks_of_window
 from nysstream.streaming.order import warn_if_sorted
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class SketchedEpochs(Penalised):
         design, seed = smooth.design, as_seed(self.random_state)
         batches = Minibatches(design, batch_rows(design.shape[0]), seed)
         labels = smooth.outcome.labels
-        warn_if_sorted(design, WINDOW_BLOCKS, classes=None if labels is None else labels.classes)
+        warn_if_sorted(design, blocks_of_window(design), classes=None if labels is None else labels.classes)
         sum_ = WatchedSum(problem, batches, smooth.outcome, smooth.sample.design, smooth.sample.factor)
         solver = Watched(
             self._stepper(sum_, smooth.rank),

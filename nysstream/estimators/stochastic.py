@@ -24,7 +24,7 @@ from nysstream.solvers.proximal_newton import ProximalNewton
 from nysstream.solvers.stochastic import Stochastic
 from nysstream.streaming import Centering, LossSums, Outcome, RowSample, SetUp, pass_needs
 from nysstream.streaming.affordable import Room, halving
-from nysstream.streaming.minibatch import WINDOW_BLOCKS, Minibatches, minibatch_needs
+from nysstream.streaming.minibatch import Minibatches, blocks_of_window, minibatch_needs
 from nysstream.streaming.order import warn_if_sorted
 from nysstream.streaming.outset import Outset
 
@@ -170,7 +170,9 @@ def solve_stochastic(
         method = OnlineScaled(tol=tol, seed=seed)
     else:
         labels = smooth.outcome.labels
-        warn_if_sorted(smooth.design, WINDOW_BLOCKS, classes=None if labels is None else labels.classes)
+        warn_if_sorted(
+            smooth.design, blocks_of_window(smooth.design), classes=None if labels is None else labels.classes
+        )
         fits = _table_bytes(smooth.design.shape[0], smooth.shape[1]) > 0
         method = replace(
             _method(estimator.solver, smooth.rank, sum_), tol=tol, seed=seed, table_in_memory=fits

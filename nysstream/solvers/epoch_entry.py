@@ -32,7 +32,7 @@ def remembered_epoch(
     inputs = (
         solver,
         (design.fingerprint, design.centering, design.precision, design.get_device().name),
-        (problem.batches.batch_rows, problem.batches.seed, problem.batches.window_blocks),
+        (problem.batches.batch_rows, problem.batches.seed, problem.batches.blocks_at_once),
         (problem.outcome, problem.composite.regularizer, problem.composite.scale),
         (problem.sample.fingerprint, problem.factor),
         replace(state, table=None),

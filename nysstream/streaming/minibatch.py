@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Blocks whose rows are mixed: enough for a batch to see many places of the store.
-WINDOW_BLOCKS = 8
+#: Blocks whose rows are mixed: enough for a batch to see many places of the store. Fewer where they are
+#: large: two windows are held, and nothing overlaps with the reading of the first.
+_WINDOW_BLOCKS, _LEAST_BLOCKS, _WINDOW_BYTES = 8, 2, 256 << 20
 #: Most shards of a batch, and the fewest rows worth a shard of their own. The cut depends on the batch
 #: alone, so that sums do not depend on the number of threads.
 _SHARDS, _SHARD_ROWS = 8, 64
@@ -138,8 +139,8 @@ class Minibatches:
     batch_rows : int
         Most rows of a batch.
     seed : int
-    window_blocks : int
-        Most blocks of a window.
+    window_blocks : int, optional
+        Most blocks of a window; by default as :func:`blocks_of_window` says.
 
     Raises
     ------
@@ -156,14 +157,20 @@ class Minibatches:
     design: DesignMatrix
     batch_rows: int
     seed: int = 0
-    window_blocks: int = WINDOW_BLOCKS
+    window_blocks: int | None = None
     _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("batch_rows", "window_blocks"):
-            if getattr(self, name) < 1:
-                message = f"{name}={getattr(self, name)}: give a positive number"
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                message = f"{name}={count}: give a positive number"
                 raise InputError(message)
+
+    @property
+    def blocks_at_once(self) -> int:
+        """Most blocks of a window."""
+        return self.window_blocks or blocks_of_window(self.design)
 
     @functools.cached_property
     def blocks(self) -> list[tuple[int, int]]:
@@ -174,7 +181,7 @@ class Minibatches:
         """Deal the blocks into the windows of an epoch, as nearly equal in number as can be."""
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number])))
         blocks = [self.blocks[i] for i in rng.permutation(len(self.blocks))]
-        count = math.ceil(len(blocks) / self.window_blocks)
+        count = math.ceil(len(blocks) / self.blocks_at_once)
         edges = [len(blocks) * i // count for i in range(count + 1)]
         return [sorted(blocks[a:b]) for a, b in itertools.pairwise(edges)], rng
 
@@ -230,8 +237,14 @@ class Minibatches:
             trace.passes.append(PassRecord(name, started, time.perf_counter() - began, cost))
 
 
-def minibatch_needs(design: DesignMatrix, window_blocks: int = WINDOW_BLOCKS) -> dict[str, int]:
+def blocks_of_window(design: DesignMatrix) -> int:
+    """Choose how many blocks of a design are mixed at a time; a function of the store alone."""
+    return max(_LEAST_BLOCKS, min(_WINDOW_BLOCKS, _WINDOW_BYTES // max(1, design.block_bytes)))
+
+
+def minibatch_needs(design: DesignMatrix, window_blocks: int | None = None) -> dict[str, int]:
     """Count the bytes that an epoch holds at its peak, by what holds them."""
+    window_blocks = window_blocks or blocks_of_window(design)
     sources = [source for source in (design.target, design.weight) if source is not None]
     columns = sum(source.shape[1] for source in sources)
     rows = min(design.shape[0], 2 * window_blocks * design.block_rows)

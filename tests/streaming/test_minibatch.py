@@ -16,7 +16,7 @@ from nysstream.features import Fourier
 from nysstream.sources.array import ArraySource
 from nysstream.streaming import DesignMatrix, SetUp, centering_of, reduce
 from nysstream.streaming.cache import clear_cache
-from nysstream.streaming.minibatch import Batch, Minibatches, minibatch_needs
+from nysstream.streaming.minibatch import Batch, Minibatches, blocks_of_window, minibatch_needs
 from nysstream.trace import Trace, tracing
 from tests.streaming.support import Stored, small_blocks
 
@@ -219,3 +219,13 @@ def test_needs_count_two_windows(monkeypatch):
     needs = minibatch_needs(design, window_blocks=3)
     assert needs["windows"] >= 2 * 3 * 10 * 4 * 8
     assert sum(needs.values()) < 8 * 1000 * 5
+
+
+def test_windows_of_large_blocks_have_fewer():
+    small, large, huge = (
+        DesignMatrix(Stored(np.broadcast_to(np.float32(1), (n * 40, 1 << 10)), chunk_rows=n))
+        for n in (1 << 11, 1 << 14, 1 << 17)
+    )
+    assert [blocks_of_window(design) for design in (small, large, huge)] == [8, 4, 2]
+    assert Minibatches(large, 100).blocks_at_once == 4
+    assert Minibatches(large, 100, window_blocks=7).blocks_at_once == 7
