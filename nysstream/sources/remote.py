@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import re
+import ssl
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -39,6 +41,9 @@ _CREDENTIALS = {
     "GCS": "GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_BEARER_TOKEN",
     "": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
 }
+#: How obstore says, in what it appends for debugging, that a certificate was refused.
+_INVALID = re.compile(r"InvalidCertificate\(\s*(\w+?)(?:Context)?\b")
+_NO_CERTIFICATES = "no certificates to trust were found: name a file of them in SSL_CERT_FILE"
 _ATTEMPTS, _FIRST_PAUSE = 6, 0.1
 
 
@@ -75,7 +80,8 @@ def remote_store(url: str, *, anonymous: bool = False, read_only: bool = True) -
         message = f"{url}: reading {scheme}:// needs another package ({reason(error)}); install {package!r}"
         raise SourceError(message) from error
     except Exception as error:  # each back end has errors of its own
-        message = f"{url} cannot be opened: {reason(error)}"
+        advice = f"; {_NO_CERTIFICATES}" if "CA certificates" in str(error) else ""
+        message = f"{url} cannot be opened: {reason(error)}{advice}"
         raise SourceError(message) from error
 
 
@@ -164,7 +170,17 @@ class RetryingStore(WrapperStore[Any]):
 
     async def getsize(self, key: str) -> int:
         """Ask for the size of an object."""
-        return int(await _patiently(lambda: self._store.getsize(key)))
+        return int(await _patiently(lambda: self._size(key)))
+
+    async def _size(self, key: str) -> Any:
+        try:
+            return await self._store.getsize(key)
+        except FileNotFoundError as error:
+            # Of a web server, fsspec says so whatever went wrong.
+            cause = error.__cause__
+            if cause is None or _root(cause) != "aiohttp" or getattr(cause, "status", None) in (404, 410):
+                raise
+        raise cause
 
 
 async def _patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
@@ -184,6 +200,8 @@ def _root(error: BaseException) -> str:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
+    if _mistrust(error):
+        return False
     status = getattr(error, "status", None)
     if isinstance(status, int):
         return status in (408, 429) or status >= 500
@@ -192,9 +210,28 @@ def is_transient(error: BaseException) -> bool:
     return _root(error) == "aiohttp"  # broken connections and bodies
 
 
+def _mistrust(error: BaseException) -> str | None:
+    """Say what is wrong with the certificate of a server, if that is why it is not talked to."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            inner = getattr(seen, "certificate_error", seen)  # of aiohttp's
+            return str(getattr(inner, "verify_message", inner))
+        if _root(seen) == "obstore" and (found := _INVALID.search(str(seen))):
+            return found[1]
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
 def advice_on(error: BaseException) -> str | None:
     """Say what to check when a store elsewhere refuses, or cannot be reached; None for other errors."""
     name, text = type(error).__name__, str(error)
+    if mistrust := _mistrust(error):
+        variable = "AWS_CA_BUNDLE" if _root(error) == "botocore" else "SSL_CERT_FILE"
+        return (
+            f"the certificate of the server is not trusted ({mistrust}): if a private authority signed it, "
+            f"name a file with the authority's certificate in {variable} before this process starts"
+        )
     if isinstance(error, OSError) and error.strerror:
         return None  # of this machine
     status = getattr(error, "status", None)

@@ -255,6 +255,18 @@ def test_fsspec_asks_again_too(fault, rows, tmp_path, only_fsspec):
         assert not proxy.faults
 
 
+def test_fsspec_does_not_take_a_busy_web_server_for_a_missing_file(rows, tmp_path, only_fsspec):
+    pytest.importorskip("aiohttp")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=rows[0], chunks=(300, 5))
+    with web_server(tmp_path) as origin, faulty_proxy(("127.0.0.1", origin.server_port)) as proxy:
+        proxy.faults = [(lambda handler: True, 503)] * 3
+        np.testing.assert_array_equal(nysstream.open(f"{proxy.url}/a.h5").read(slice(0, 7)), rows[0][:7])
+        assert not proxy.faults
+        with pytest.raises(SourceError, match=r"b\.h5 does not exist"):
+            nysstream.open(f"{proxy.url}/b.h5")
+
+
 def test_what_does_not_pass_is_said_at_once(proxy, s3, rows):
     write(f"{s3}/a.zarr", *rows)
     source = nysstream.open(f"{s3}/a.zarr", "x")
