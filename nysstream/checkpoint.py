@@ -19,6 +19,7 @@ from nysstream.journal import Entry, Journal, journaling
 from nysstream.sources.bundle import nbytes_of, read_bundle, write_bundle
 from nysstream.sources.checking import reason
 from nysstream.sources.locations import local_path
+from nysstream.sources.remote import advice_on, explained
 from nysstream.sources.staging import written_aside
 from nysstream.sources.targets import locate
 from nysstream.version import __version__
@@ -134,6 +135,9 @@ class Checkpoint(Journal):
         except (FileNotFoundError, zarr.errors.ArrayNotFoundError):
             return None
         except Exception as error:  # each kind of damage has errors of its own
+            if advice_on(error) is not None:
+                message = f"the checkpoint {self.name} cannot be read: {explained(error)}"
+                raise CheckpointError(message) from error
             raise self._damaged(key, reason(error)) from error
         if found is None:
             return None  # its last write did not happen
@@ -209,7 +213,7 @@ class Checkpoint(Journal):
             message = f"{self.name} is there and is no checkpoint: choose another place"
             raise OutputExistsError(message) from error
         except Exception as error:
-            message = f"the checkpoint {self.name} cannot be opened: {reason(error)}"
+            message = f"the checkpoint {self.name} cannot be opened: {explained(error)}"
             raise CheckpointError(message) from error
         if attributes.get("format") != FORMAT:
             message = f"{self.name} is there and is no checkpoint: choose another place"
@@ -234,7 +238,7 @@ class Checkpoint(Journal):
                 sync(self._place.delete_dir(""))
                 zarr.create_group(self._place, zarr_format=3, overwrite=True, attributes=self._attributes)
         except Exception as error:
-            message = f"the checkpoint {self.name} cannot be written: {reason(error)}"
+            message = f"the checkpoint {self.name} cannot be written: {explained(error)}"
             raise CheckpointError(message) from error
 
     def _note(self, more: dict[str, Any]) -> None:
@@ -259,7 +263,7 @@ class Checkpoint(Journal):
 
     def _unwritable(self, error: Exception) -> CheckpointError:
         return CheckpointError(
-            f"the checkpoint {self.name} cannot be written: {reason(error)}. What was written before is "
+            f"the checkpoint {self.name} cannot be written: {explained(error)}. What was written before is "
             "whole: make room or mend the place, and go on with resume=True"
         )
 

@@ -96,14 +96,80 @@ def object_server():
         yield place
 
 
+@pytest.fixture(scope="session")
+def google_server():
+    """Run an emulator of Google's storage on this machine; gives its host and port."""
+    pytest.importorskip("gcp_storage_emulator")
+    from tests.object_storage import google_storage
+
+    with google_storage() as place:
+        yield place
+
+
+@pytest.fixture(scope="session")
+def azure_server(tmp_path_factory):
+    """Run Azurite on this machine, where it is installed; gives its host and port."""
+    import shutil
+
+    from tests.object_storage import azurite
+
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("no azurite-blob on the PATH ('npm install azurite' has it)")
+    with azurite(program, tmp_path_factory.mktemp("azurite")) as place:
+        yield place
+
+
 @pytest.fixture
-def s3(object_server, monkeypatch, request):
-    """Make a bucket of the test's own, and set the environment so that it is found; gives its URL."""
+def bucket_name():
+    """Make up the name of a bucket or container of the test's own."""
     import uuid
 
+    return f"test{uuid.uuid4().hex[:12]}"  # moto takes no dash as Google's client writes it
+
+
+@pytest.fixture
+def s3(object_server, bucket_name, monkeypatch):
+    """Make a bucket of the test's own, and set the environment so that it is found; gives its URL."""
     from tests.object_storage import credentials, make_bucket
 
-    bucket = f"test-{uuid.uuid4().hex[:12]}"
-    make_bucket(object_server, bucket)
+    make_bucket(object_server, bucket_name)
     credentials(monkeypatch, "http://{}:{}".format(*object_server))
-    return f"s3://{bucket}"
+    return f"s3://{bucket_name}"
+
+
+@pytest.fixture
+def gs(object_server, bucket_name, monkeypatch):
+    """Make a bucket for obstore's Google client, which speaks the XML API and takes moto for its server."""
+    from tests.object_storage import SECRET, forget_credentials, make_bucket
+
+    make_bucket(object_server, bucket_name)
+    forget_credentials(monkeypatch)
+    monkeypatch.setenv("GOOGLE_BASE_URL", "http://{}:{}".format(*object_server))
+    monkeypatch.setenv("GOOGLE_BEARER_TOKEN", SECRET)
+    return f"gs://{bucket_name}"
+
+
+@pytest.fixture
+def gcsfs(google_server, bucket_name, monkeypatch):
+    """Make a bucket for gcsfs, which speaks Google's JSON API; gives its URL."""
+    pytest.importorskip("gcsfs")
+    from tests.object_storage import forget_credentials, make_google_bucket
+
+    make_google_bucket(google_server, bucket_name)
+    forget_credentials(monkeypatch)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://{}:{}".format(*google_server))
+    return f"gs://{bucket_name}"
+
+
+@pytest.fixture
+def az(azure_server, bucket_name, monkeypatch):
+    """Make a container of the test's own, and set the environment so that it is found; gives its URL."""
+    from tests.object_storage import ACCOUNT, ACCOUNT_KEY, forget_credentials, make_container
+
+    make_container(azure_server, bucket_name)
+    forget_credentials(monkeypatch)
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", "http://{}:{}/{}".format(*azure_server, ACCOUNT))
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", ACCOUNT_KEY)
+    return f"az://{bucket_name}"

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
+import hmac
 import http.client
 import logging
 import os
+import re
 import socket
+import ssl
+import subprocess
 import threading
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 KEY, SECRET = "AKIAMARKERMARKER", "marker-secret-of-the-test"
+#: Of the account that Azurite has; its key is no secret, but the same for everyone.
+ACCOUNT = "devstoreaccount1"
+ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 class Server(ThreadingHTTPServer):
@@ -21,6 +31,13 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 64
+    scheme = "http"
+
+    def encrypt(self, context):
+        """Speak TLS; the handshake of a client is left to the thread that serves it."""
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        self.scheme = "https"
+        return self
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -32,7 +49,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *_):
         """Say nothing of clients that went away."""
@@ -132,31 +149,116 @@ def web_server(root):
     return Server(("127.0.0.1", 0), Handler)
 
 
+def certificate(folder):
+    """Make a private authority; gives the file of its certificate, and what a server needs."""
+    import trustme
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return folder / "authority.pem", context
+
+
 @contextlib.contextmanager
-def object_storage():
-    """Run moto's S3 and give its host and port."""
-    from moto.server import ThreadedMotoServer
+def serving(server):
+    """Run somebody else's server in a thread, and give its host and port."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[:2]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def object_storage(context=None):
+    """Run moto's S3, with TLS where there is a context, and give its host and port."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        yield server.get_host_and_port()
-    finally:
-        server.stop()
+    moto = DomainDispatcherApplication(create_backend_app)
+
+    def app(environ, start_response):
+        # The XML API of Google is that of S3 but for names of headers, of which this one matters.
+        if environ.get("HTTP_X_GOOG_IF_GENERATION_MATCH") == "0":
+            environ["HTTP_IF_NONE_MATCH"] = "*"
+        return moto(environ, start_response)
+
+    return serving(make_server("127.0.0.1", 0, app, threaded=True, ssl_context=context))
 
 
-def make_bucket(place, name):
-    """Make a bucket on the server at ``place``."""
-    request = urllib.request.Request(f"http://{place[0]}:{place[1]}/{name}", method="PUT")
-    with urllib.request.urlopen(request):
+def google_storage():
+    """Run an emulator of Google's JSON API, which does one thing at a time, and give its host and port."""
+    from gcp_storage_emulator.server import RequestHandler
+    from gcp_storage_emulator.storage import Storage
+
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
+    return serving(
+        HTTPServer(("127.0.0.1", 0), functools.partial(RequestHandler, Storage(use_memory_fs=True)))
+    )
+
+
+@contextlib.contextmanager
+def azurite(program, folder):
+    """Run Azurite's blobs and give its host and port."""
+    options = "--blobHost 127.0.0.1 --blobPort 0 --inMemoryPersistence --disableTelemetry --silent"
+    command = [program, *options.split(), "--skipApiVersionCheck"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            for line in server.stdout:
+                if found := re.search(r"listens on http://127\.0\.0\.1:(\d+)", line):
+                    break
+            yield "127.0.0.1", int(found[1])
+        finally:
+            server.terminate()
+            server.communicate()
+
+
+def make_bucket(place, name, authority=None):
+    """Make a bucket on the server at ``place``, which speaks TLS where there is an authority."""
+    context = ssl.create_default_context(cafile=authority) if authority else None
+    scheme = "https" if authority else "http"
+    request = urllib.request.Request(f"{scheme}://{place[0]}:{place[1]}/{name}", method="PUT")
+    with urllib.request.urlopen(request, context=context):
         pass
+
+
+def make_google_bucket(place, name):
+    """Make a bucket by Google's JSON API."""
+    url = f"http://{place[0]}:{place[1]}/storage/v1/b?project=test"
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url, b'{"name": "%s"}' % name.encode(), headers)):
+        pass
+
+
+def make_container(place, name):
+    """Make a container in the account at ``place``."""
+    now, version = formatdate(usegmt=True), "2021-08-06"
+    headers = f"x-ms-date:{now}\nx-ms-version:{version}"
+    signed = f"PUT{11 * chr(10)}\n{headers}\n/{ACCOUNT}/{ACCOUNT}/{name}\nrestype:container"
+    digest = hmac.digest(base64.b64decode(ACCOUNT_KEY), signed.encode(), "sha256")
+    headers = {
+        "x-ms-date": now,
+        "x-ms-version": version,
+        "Authorization": f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}",
+    }
+    url = f"http://{place[0]}:{place[1]}/{ACCOUNT}/{name}?restype=container"
+    with urllib.request.urlopen(urllib.request.Request(url, method="PUT", headers=headers)):
+        pass
+
+
+def forget_credentials(monkeypatch):
+    """Have this process know no provider."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "AZURE_", "AZURITE_"))]:
+        monkeypatch.delenv(name)
 
 
 def credentials(monkeypatch, endpoint):
     """Have this process ask ``endpoint``, with credentials that can be searched for."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
+    forget_credentials(monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)

@@ -12,7 +12,7 @@ from nysstream.errors import CheckpointError
 from nysstream.journal import Entry, current_journal, key_of
 from nysstream.sources.locking import sole_writer
 from nysstream.sources.staging import partial_of, written_aside
-from nysstream.sources.targets import check_target, locate
+from nysstream.sources.targets import locate, refuse_taken
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -177,7 +177,7 @@ def entered(
     if isinstance(place, Path):
         inside = stack.enter_context(written_aside(place, overwrite=overwrite, token=token))
     elif continued is None or not continued.begun:
-        check_target(place, overwrite=overwrite)
+        refuse_taken(name, place, overwrite=overwrite)
     if continued is None:
         return inside, None
     stack.enter_context(sole_writer(name, place))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from nysstream.errors import InputError, NysstreamError, SourceError
-from nysstream.sources.checking import reason
+from nysstream.sources.remote import advice_on, explained
 from nysstream.sources.staging import written_aside
 from nysstream.sources.targets import check_target, locate
 from nysstream.sources.zarr_store import open_store
@@ -74,8 +74,10 @@ class GroupFormat:
                 group.update_attributes({"format": self.name, "version": self.version, **attributes})
         except NysstreamError:
             raise
-        except OSError as error:
-            message = f"cannot write the {self.what} {name}: {error.strerror or error}"
+        except Exception as error:  # each back end has errors of its own
+            if not isinstance(error, OSError) and advice_on(error) is None:
+                raise  # a mistake of ours
+            message = f"cannot write the {self.what} {name}: {explained(error)}"
             raise SourceError(message) from error
 
     def open(self, name: str) -> tuple[zarr.Group, dict[str, Any]]:
@@ -95,7 +97,7 @@ class GroupFormat:
             message = f"{name} holds no Zarr group: check the path, or whether writing it was finished"
             raise SourceError(message) from error
         except Exception as error:  # each kind of damage has errors of its own
-            message = f"the {self.what} {name} cannot be opened: {reason(error)}"
+            message = f"the {self.what} {name} cannot be opened: {explained(error)}"
             raise SourceError(message) from error
 
     def check(self, attributes: Mapping[str, Any], name: str) -> None:

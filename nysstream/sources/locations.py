@@ -41,6 +41,8 @@ def checked_location(location: str | os.PathLike[str]) -> str:
     if local_path(text) is not None:
         return text
     parts = urlsplit(text)
+    if parts.scheme.lower() in ("abfs", "abfss") and ":" not in parts.netloc:
+        parts = parts._replace(netloc=parts.hostname or "")  # container@account names no user
     if parts.username or parts.password or parts.query:
         shown = f"{parts.scheme}://{parts.hostname}{parts.path}"
         message = (

@@ -11,7 +11,6 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from nysstream.errors import InputError, NysstreamError, OutputExistsError, SourceError
-from nysstream.sources.checking import reason
 from nysstream.sources.locations import checked_location, local_path
 from nysstream.sources.remote import explained, remote_store
 from nysstream.sources.staging import refuse_existing
@@ -32,7 +31,11 @@ def locate(target: str | os.PathLike[str] | Store) -> tuple[str, Path | Store]:
 
 def check_target(target: str | os.PathLike[str] | Store, *, overwrite: bool) -> None:
     """Raise :class:`OutputExistsError` or :class:`SourceError` early, before any work is done."""
-    name, place = locate(target)
+    refuse_taken(*locate(target), overwrite=overwrite)
+
+
+def refuse_taken(name: str, place: Path | Store, *, overwrite: bool) -> None:
+    """Do what :func:`check_target` does to a target that was located."""
     if isinstance(place, Path):
         refuse_existing(place, overwrite=overwrite)
         return
@@ -56,7 +59,7 @@ def open_arrays(name: str, place: Store | Path) -> tuple[dict[str, zarr.Array[An
     except NysstreamError:
         raise
     except Exception as error:  # each kind of damage has errors of its own
-        message = f"cannot open {name} to append to it: {reason(error)}"
+        message = f"cannot open {name} to append to it: {explained(error)}"
         raise SourceError(message) from error
     if not arrays or not isinstance(committed, int) or isinstance(committed, bool) or committed < 0:
         message = (

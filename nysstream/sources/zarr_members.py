@@ -11,6 +11,7 @@ from zarr.errors import ContainsGroupError, NodeTypeValidationError
 
 from nysstream.errors import InputError, SourceError
 from nysstream.sources.csr_groups import SparseGroup, sparse_encoding
+from nysstream.sources.locations import is_url
 from nysstream.sources.remote import explained
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _listing(store: Any, url: str) -> str:
         root = zarr.open_group(store, mode="r", use_consolidated=False)
         arrays, groups = _members(root, url)
     except Exception:
-        return "check the name"
+        return "check the bucket, the path and the name" if is_url(url) else "check the name"
     names = sorted([*(array.path for array in arrays), *(group.path for group in groups)])
     return f"its arrays are: {', '.join(names) or 'none'}"
 

@@ -69,6 +69,9 @@ def _object_location(store: Any) -> str | None:
             root = f"s3://{store.config.get('bucket')}"
         case "GCSStore":
             root = f"gs://{store.config.get('bucket')}"
+        case "AzureStore":
+            account, container = store.config.get("account_name"), store.config.get("container_name")
+            root = f"abfss://{container}@{account}.dfs.core.windows.net" if account else f"az://{container}"
         case "HTTPStore":
             return str(store.url)
         case "LocalStore":

@@ -201,8 +201,9 @@ def _interrupted(path, X):
         raise KeyboardInterrupt
 
 
-def test_object_storage_has_one_writer_too(s3):
-    url = f"{s3}/deep/s.zarr"
+@pytest.mark.parametrize("provider", ["s3", "gs", "az"])
+def test_object_storage_has_one_writer_too(request, provider):
+    url = f"{request.getfixturevalue(provider)}/deep/s.zarr"
     X, y = rows_of(0, 5)
     nysstream.convert(X, url, target=y, chunk_rows=2)
     append(url, *rows_of(5, 8))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import logging
 import pickle
+import re
 import time
 
 import cloudpickle
@@ -18,15 +20,15 @@ from zarr.core.sync import sync
 
 import nysstream
 from nysstream import Ridge
-from nysstream.errors import InputError, SourceError
+from nysstream.errors import CheckpointError, InputError, NysstreamError, SourceError
 from nysstream.report import write_report
-from nysstream.sources import remote
+from nysstream.sources import as_source, remote
 from nysstream.sources.appending import RowAppender
 from nysstream.sources.csr_writing import CSRWriter
 from nysstream.sources.remote import is_transient
 from nysstream.sources.writing import Layout, RowWriter
 from nysstream.streaming import DesignMatrix, GramProduct, reduce
-from tests.object_storage import KEY, SECRET, credentials, faulty_proxy, web_server
+from tests.object_storage import ACCOUNT, ACCOUNT_KEY, KEY, SECRET, credentials, faulty_proxy, web_server
 
 N_ROWS, N_COLUMNS = 3_000, 12
 
@@ -48,15 +50,16 @@ def only_fsspec(monkeypatch):
     )
 
 
-@pytest.fixture(params=["s3", "s3-fsspec", "memory"])
+@pytest.fixture(params=["s3", "s3-fsspec", "gs", "gcsfs-fsspec", "az", "memory"])
 def place(request):
     """Give the URL of an empty place, by each of the ways to get there."""
-    if request.param == "memory":
+    provider, _, way = request.param.partition("-")
+    if provider == "memory":
         return f"memory://{request.node.originalname}"
-    if request.param == "s3-fsspec":
-        pytest.importorskip("s3fs")
+    if way == "fsspec":
+        pytest.importorskip({"s3": "s3fs"}.get(provider, provider))
         request.getfixturevalue("only_fsspec")
-    return request.getfixturevalue("s3")
+    return request.getfixturevalue(provider)
 
 
 def write(url, X, y, **options):
@@ -108,6 +111,16 @@ def test_converting_there_and_back(place, rows, tmp_path):
         nysstream.convert(f"{place}/a.zarr", f"{place}/b.zarr", name="x")
 
 
+def test_what_was_computed_is_recalled(place, rows):
+    X, y = rows
+    whole = Ridge(1.0, solver="nystrom", rank=5).fit(X, y)
+    for resume in (False, True):
+        with nysstream.checkpointing(f"{place}/c", resume=resume) as checkpoint:
+            model = Ridge(1.0, solver="nystrom", rank=5).fit(X, y)
+        assert (checkpoint.n_recalled > 0) is resume
+        np.testing.assert_array_equal(model.coef_, whole.coef_)
+
+
 def test_shards(s3, rows, tmp_path):
     X, y = rows
     for url in (f"{s3}/a.zarr", str(tmp_path / "a.zarr")):
@@ -150,12 +163,11 @@ def test_hdf5_by_byte_ranges(layout, s3, rows, tmp_path):
     np.testing.assert_array_equal(fit(f"{s3}/a.h5").coef_, fit(str(tmp_path / "a.h5")).coef_)
 
 
-def test_hdf5_without_obstore(s3, rows, tmp_path, only_fsspec):
-    pytest.importorskip("s3fs")
+def test_hdf5_from_every_provider(place, rows, tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", data=rows[0], chunks=(300, 5), compression="lzf")
-    upload(tmp_path / "a.h5", s3, "a.h5")
-    np.testing.assert_array_equal(nysstream.open(f"{s3}/a.h5").read(slice(5, 1000)), rows[0][5:1000])
+    upload(tmp_path / "a.h5", place, "a.h5")
+    np.testing.assert_array_equal(nysstream.open(f"{place}/a.h5").read(slice(5, 1000)), rows[0][5:1000])
 
 
 def test_hdf5_layouts_that_are_hopeless_at_a_distance(s3, rows, tmp_path, monkeypatch):
@@ -243,6 +255,18 @@ def test_fsspec_asks_again_too(fault, rows, tmp_path, only_fsspec):
         assert not proxy.faults
 
 
+def test_fsspec_does_not_take_a_busy_web_server_for_a_missing_file(rows, tmp_path, only_fsspec):
+    pytest.importorskip("aiohttp")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=rows[0], chunks=(300, 5))
+    with web_server(tmp_path) as origin, faulty_proxy(("127.0.0.1", origin.server_port)) as proxy:
+        proxy.faults = [(lambda handler: True, 503)] * 3
+        np.testing.assert_array_equal(nysstream.open(f"{proxy.url}/a.h5").read(slice(0, 7)), rows[0][:7])
+        assert not proxy.faults
+        with pytest.raises(SourceError, match=r"b\.h5 does not exist"):
+            nysstream.open(f"{proxy.url}/b.h5")
+
+
 def test_what_does_not_pass_is_said_at_once(proxy, s3, rows):
     write(f"{s3}/a.zarr", *rows)
     source = nysstream.open(f"{s3}/a.zarr", "x")
@@ -269,9 +293,20 @@ def test_what_does_not_pass_is_said_at_once(proxy, s3, rows):
         nysstream.open(f"{s3}/nothing.zarr", "x")
 
 
-def test_no_credentials_are_said_to_be_missing():
-    error = OSError("Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token")
-    assert "no credentials were found" in remote.explained(error)
+@pytest.mark.parametrize(
+    ("store", "variable"),
+    [
+        ("S3", "AWS_ACCESS_KEY_ID"),
+        ("GCS", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("MicrosoftAzure", "AZURE_STORAGE_"),
+    ],
+)
+def test_no_credentials_are_said_to_be_missing(store, variable):
+    error = OSError(f"Generic {store} error: Error performing GET http://169.254.169.254/latest/api/token")
+    assert re.search(f"no credentials were found.*{variable}", remote.explained(error))
+
+
+def test_not_transient():
     assert not is_transient(PermissionError("Access Denied"))
 
 
@@ -296,6 +331,69 @@ def test_secrets_stay_in_the_environment(proxy, s3, rows, tmp_path, caplog, capf
         assert SECRET.encode() not in text
         assert KEY.encode() not in text
     assert KEY in remote.os.environ["AWS_ACCESS_KEY_ID"]
+
+
+@pytest.mark.parametrize("place", ["s3", "gs", "az"], indirect=True)
+def test_buckets_that_are_not_there(place, rows):
+    gone, model = f"{place}x/deep", Ridge(1.0, solver="nystrom", rank=5).fit(*rows)
+    for wanted in (
+        lambda: write(f"{gone}/a.zarr", *rows),
+        lambda: model.save(f"{gone}/model.zarr"),
+    ):
+        with pytest.raises(SourceError, match=rf"cannot write.*{gone}.*no such bucket or container"):
+            wanted()
+    with (
+        pytest.raises(CheckpointError, match=f"{gone}/c cannot be written.*no such bucket or container"),
+        nysstream.checkpointing(f"{gone}/c"),
+    ):
+        pass
+    for name in ("a.zarr", "a.h5"):
+        with pytest.raises(SourceError, match=f"{gone}/{name}.*does not exist; check the bucket"):
+            nysstream.open(f"{gone}/{name}", "x")
+    with pytest.raises(SourceError, match=rf"{gone}/model\.zarr holds no Zarr group: check the path"):
+        nysstream.load(f"{gone}/model.zarr")
+
+
+def test_a_wrong_key_of_an_azure_account(az, rows, monkeypatch):
+    X, y = rows
+    write(f"{az}/a.zarr", X, y)
+    source, secret = nysstream.open(f"{az}/a.zarr", "x"), base64.b64encode(SECRET.encode()).decode()
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", secret)
+    for wanted in (
+        lambda: nysstream.open(f"{az}/a.zarr", "x"),
+        lambda: nysstream.open(f"{az}/a.h5", "x"),
+        lambda: write(f"{az}/b.zarr", X, y),
+        lambda: nysstream.load(f"{az}/model.zarr"),
+        lambda: RowAppender(f"{az}/a.zarr"),
+        lambda: nysstream.checkpointing(f"{az}/c").__enter__(),
+    ):
+        with pytest.raises(NysstreamError, match=f"{az}.*access is denied.*credentials") as caught:
+            wanted()
+        assert secret not in str(caught.value)
+        assert secret not in str(caught.value.__cause__)
+    assert ACCOUNT_KEY.encode() not in pickle.dumps(source)
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME")
+    with pytest.raises(SourceError, match="AZURE_STORAGE_ACCOUNT_NAME is not set"):
+        nysstream.open(f"{az}/a.zarr", "x")
+
+
+def test_azure_as_its_emulator_and_with_the_account_in_the_url(az, rows, monkeypatch):
+    X, y = rows
+    write(f"{az}/a.zarr", X, y)
+    monkeypatch.setenv(
+        "AZURITE_BLOB_STORAGE_URL", remote.os.environ["AZURE_STORAGE_ENDPOINT"].rpartition("/")[0]
+    )
+    monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+    for name in ("ENDPOINT", "ACCOUNT_NAME", "ACCOUNT_KEY"):
+        monkeypatch.delenv(f"AZURE_STORAGE_{name}")
+    full = f"abfss://{az.removeprefix('az://')}@{ACCOUNT}.dfs.core.windows.net/a.zarr"
+    for url in (f"{az}/a.zarr", full):
+        np.testing.assert_array_equal(nysstream.open(url, "x").read(slice(0, N_ROWS)), X)
+        with pytest.raises(SourceError, match=r"\[z\] does not exist; its arrays are: x, y"):
+            nysstream.open(url, "z")
+    source = as_source(zarr.open_array(remote.remote_store(f"{az}/a.zarr"), path="x", mode="r"))
+    assert source.name == f"{full}[x]"
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).read(slice(0, 7)), X[:7])
 
 
 def test_urls_with_secrets_are_refused(s3):

@@ -192,6 +192,7 @@ def test_damaged_metadata(tmp_path):
     [
         "s3://user:hunter2@bucket/x.zarr",
         "https://hunter2@example.org/x.zarr",
+        "abfss://container:hunter2@account.dfs.core.windows.net/x.zarr",
         "https://example.org/x.zarr?X-Amz-Signature=hunter2",
     ],
 )
