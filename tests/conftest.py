@@ -125,7 +125,7 @@ def bucket_name():
     """Make up the name of a bucket or container of the test's own."""
     import uuid
 
-    return f"test{uuid.uuid4().hex[:12]}"  # moto takes no dash as Google's client writes it
+    return f"test{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
@@ -136,18 +136,6 @@ def s3(object_server, bucket_name, monkeypatch):
     make_bucket(object_server, bucket_name)
     credentials(monkeypatch, "http://{}:{}".format(*object_server))
     return f"s3://{bucket_name}"
-
-
-@pytest.fixture
-def gs(object_server, bucket_name, monkeypatch):
-    """Make a bucket for obstore's Google client, which speaks the XML API and takes moto for its server."""
-    from tests.object_storage import SECRET, forget_credentials, make_bucket
-
-    make_bucket(object_server, bucket_name)
-    forget_credentials(monkeypatch)
-    monkeypatch.setenv("GOOGLE_BASE_URL", "http://{}:{}".format(*object_server))
-    monkeypatch.setenv("GOOGLE_BEARER_TOKEN", SECRET)
-    return f"gs://{bucket_name}"
 
 
 @pytest.fixture

@@ -179,14 +179,7 @@ def object_storage(context=None):
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = DomainDispatcherApplication(create_backend_app)
-
-    def app(environ, start_response):
-        # The XML API of Google is that of S3 but for names of headers, of which this one matters.
-        if environ.get("HTTP_X_GOOG_IF_GENERATION_MATCH") == "0":
-            environ["HTTP_IF_NONE_MATCH"] = "*"
-        return moto(environ, start_response)
-
+    app = DomainDispatcherApplication(create_backend_app)
     return serving(make_server("127.0.0.1", 0, app, threaded=True, ssl_context=context))
 
 

@@ -50,7 +50,7 @@ def only_fsspec(monkeypatch):
     )
 
 
-@pytest.fixture(params=["s3", "s3-fsspec", "gs", "gcsfs-fsspec", "az", "memory"])
+@pytest.fixture(params=["s3", "s3-fsspec", "gcsfs-fsspec", "az", "memory"])
 def place(request):
     """Give the URL of an empty place, by each of the ways to get there."""
     provider, _, way = request.param.partition("-")
@@ -333,7 +333,7 @@ def test_secrets_stay_in_the_environment(proxy, s3, rows, tmp_path, caplog, capf
     assert KEY in remote.os.environ["AWS_ACCESS_KEY_ID"]
 
 
-@pytest.mark.parametrize("place", ["s3", "gs", "az"], indirect=True)
+@pytest.mark.parametrize("place", ["s3", "az"], indirect=True)
 def test_buckets_that_are_not_there(place, rows):
     gone, model = f"{place}x/deep", Ridge(1.0, solver="nystrom", rank=5).fit(*rows)
     for wanted in (
