@@ -201,7 +201,7 @@ def _interrupted(path, X):
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("provider", ["s3", "gs", "az"])
+@pytest.mark.parametrize("provider", ["s3", "az"])
 def test_object_storage_has_one_writer_too(request, provider):
     url = f"{request.getfixturevalue(provider)}/deep/s.zarr"
     X, y = rows_of(0, 5)
