@@ -26,6 +26,7 @@ from nysstream.journal import current_journal, key_of, unrecorded
 from nysstream.sources.bundle import read_bundle, write_bundle
 from nysstream.streaming import DesignMatrix, GramProduct, RowSample, reduce
 from nysstream.trace import Trace, tracing
+from tests.kills import is_killed
 
 
 class Crash(Exception):
@@ -441,11 +442,15 @@ def undisturbed(store):
     return ns.load(store.with_name("whole.zarr"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, None], ids=["SIGTERM", "Ctrl-C", "job"])
 def test_a_signal_leaves_a_checkpoint_and_exit_code_3(tmp_path, store, undisturbed, number):
     place = tmp_path / "c"
     arguments = [*fit_arguments(store), "--checkpoint", place, "--resume", "--out", tmp_path / "m.zarr"]
-    process = run(*arguments)
+    if number is None:  # scripts run what they put in the background with Ctrl-C ignored
+        number, ignoring = signal.SIGTERM, partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        process = run(*arguments, preexec_fn=ignoring)
+    else:
+        process = run(*arguments)
     until = time.monotonic() + 60
     while time.monotonic() < until and len(list(place.glob("entries/[!.]*"))) < 4:
         time.sleep(0.01)
@@ -456,6 +461,27 @@ def test_a_signal_leaves_a_checkpoint_and_exit_code_3(tmp_path, store, undisturb
     assert again.returncode == 0, complaint
     assert json.loads(resumed)["passes_recalled"] > 0
     np.testing.assert_array_equal(ns.load(tmp_path / "m.zarr").coef_, undisturbed.coef_)
+
+
+def fit_on_the_command_line(*arguments):
+    """Run in this process; for processes that are killed."""
+    from nysstream.cli.main import main
+
+    sys.argv = ["nysstream", *map(str, arguments)]
+    main()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_run_killed_as_it_saves_its_model_is_gone_on_with(tmp_path, store, moment):
+    arguments = [*fit_arguments(store), "--checkpoint", tmp_path / "c", "--resume",
+                 "--out", tmp_path / "m.zarr"]  # fmt: skip
+    saving = ("nysstream.estimators.ridge:Ridge.save", 1, moment)
+    assert is_killed(saving, fit_on_the_command_line, *arguments)
+    assert (tmp_path / "m.zarr").exists() == (moment == "after")
+    again = run(*arguments)
+    resumed, complaint = again.communicate(timeout=120)
+    assert again.returncode == 0, complaint
+    assert json.loads(resumed)["passes_recalled"] > 0
 
 
 def test_time_limited_jobs_chain(tmp_path, store):

@@ -74,11 +74,11 @@ def fit_command(name: str) -> Callable[..., None]:
                     if source is not None:
                         verify_rows(source)
                 model.fit(*opened)
+            replace_model, replace_report = outputs.announced(out, report)
             if out is not None:
-                model.save(out, overwrite=outputs.replaceable(out))
+                model.save(out, overwrite=replace_model)
             if report is not None:
-                write_report(model, report, overwrite=outputs.replaceable(report))
-            outputs.written(out, report)
+                write_report(model, report, overwrite=replace_report)
         if json:
             print_json({**model.result_.stats, **own_settings(model), "model": out})
         else:

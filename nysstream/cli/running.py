@@ -112,6 +112,15 @@ class Outputs:
         """Whether an output may take the place of another."""
         return self.overwrite or (self.journal is not None and self.journal.wrote(str(output)))
 
+    def announced(self, *outputs: str | Path | None) -> list[bool]:
+        """Say for each what :meth:`replaceable` says, and remember that it is about to be written.
+
+        A run that is killed while it writes, or just after, has told the next one that these are its own.
+        """
+        found = [output is not None and self.replaceable(output) for output in outputs]
+        self.written(*outputs)
+        return found
+
     def written(self, *outputs: str | Path | None) -> None:
         """Remember what was written, so that a later run of the job may replace it."""
         if self.journal is not None:
@@ -261,7 +270,14 @@ def _termination_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    def interrupt(*_: object) -> None:
+        # Shells start what runs in the background with Ctrl-C ignored; batch scripts do so, too.
+        if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:

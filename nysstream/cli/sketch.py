@@ -140,9 +140,8 @@ def sketch(
             shown = {key: value for key, value in record.items() if key not in ("values", "sketch")}
             settings = {"standardize": standardize, "center": fit_intercept, "store": X.name}
             arrays = {"vectors": nystrom.vectors, "values": nystrom.values}
-            replace = outputs.replaceable(out)
+            (replace,) = outputs.announced(out)
             save(kept, out, overwrite=replace, arrays=arrays, attributes=shown | settings)
-        outputs.written(out)
     if json:
         print_json(record)
     else:

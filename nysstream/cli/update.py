@@ -70,10 +70,10 @@ def update(
         with scheduled(scheduler, threads, scheduler_file, local_cluster), ProgressLine() as line:
             estimator.callback = line.passes if line.shown else None
             update_model(estimator, *open_data(store, data, target, weight, rows, missing_chunks))
-        estimator.save(out or model, overwrite=True if out is None else outputs.replaceable(out))
+        replace_model, replace_report = outputs.announced(out, report)
+        estimator.save(out or model, overwrite=out is None or replace_model)
         if report is not None:
-            write_report(estimator, report, overwrite=outputs.replaceable(report))
-        outputs.written(out, report)
+            write_report(estimator, report, overwrite=replace_report)
     print_update(estimator, out or model, json=json)
     return CONVERGED if estimator.result_.converged else STOPPED
 

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 #: Rows to remember: at least so many, or so many times the columns.
 _LEAST_SAMPLE, _TIMES_COLUMNS = 1000, 4
+#: Rows of a step, of which those that are missing are remembered ones; and rows that tell enough of the
+#: curvature for it to be that where the coefficients are.
+_STEP_ROWS, _ENOUGH_ROWS = 64, 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,17 +150,25 @@ def _advance(estimator: Any, plan: Any, last: RowsSoFar | None, trace: Trace) ->
         np.random.Philox(np.random.SeedSequence([as_seed(estimator.random_state), epochs, 3]))
     )
     most = max(_LEAST_SAMPLE, _TIMES_COLUMNS * p)
+    few = n_rows < _STEP_ROWS
     wanted = n_rows if before + n_rows <= most else max(1, round(most * n_rows / (before + n_rows)))
-    rows = uniform_rows(n_rows, wanted, int(rng.integers(1 << 62)))
+    rows = uniform_rows(n_rows, n_rows if few else wanted, int(rng.integers(1 << 62)))
     statistics, (X, h) = reduce(design, SetUp(center=estimator.fit_intercept), RowSample(rows), name="set-up")
     outcome, start, total = estimator._outcome(estimator._loss(), statistics, design.target)
     k = outcome.columns.size
     centering = _centering(estimator, design, statistics) if last is None else last.centering
     centred = _seen(design, centering)
-    sample = (X, _targets(design, outcome, rows), h)
+    new = sample = (X, _targets(design, outcome, rows), h)
+    if few and wanted < n_rows:
+        sample = _some(new, wanted, rng)
     if last is not None:
         sample = _merged(last.sample, sample, most, rng)
     sampled = _sample_design(centred, centering, outcome, sample)
+    if few and last is not None:
+        # Steps along a row or two would follow their noise.
+        recalled = _some(last.sample, _STEP_ROWS - n_rows, rng)
+        centred = _sample_design(centred, centering, outcome, _joined(recalled, new))
+        n_rows, total = centred.shape[0], _total(outcome, centred)
 
     V = _start(estimator, centering, k, start) if last is None else last.V
     smooth = GeneralLoss(centred, outcome, k, method=plan.method, fit_intercept=estimator.fit_intercept)
@@ -168,8 +179,13 @@ def _advance(estimator: Any, plan: Any, last: RowsSoFar | None, trace: Trace) ->
     problem = WatchedSum(Composite(smooth, regularizer, np.ones(k)), batches, outcome, sampled, factor)
     method = estimator._stepper(problem, plan.rank)
 
-    due = last is None or before + n_rows >= 2 * last.measured_rows or last.measured[0] != method.hessian
+    known = before + len(new[1])
+    due = last is None or known >= 2 * last.measured_rows or last.measured[0] != method.hessian
+    due = due or before < _ENOUGH_ROWS
     step, curved_at = np.ones(k), V
+    if hasattr(estimator, "classes_"):
+        # Where a model is sure, the losses of classes are flat, and the next row may prove it wrong.
+        curved_at = np.zeros_like(V)
     if last is not None and not due:
         problem.memo["measured"], curved_at = last.measured, last.measured[1]
         # The metric is of sums over other rows, of another weight.
@@ -192,12 +208,12 @@ def _advance(estimator: Any, plan: Any, last: RowsSoFar | None, trace: Trace) ->
         V,
         mean,
         sample,
-        before + n_rows,
+        known,
         epochs + 1,
         first_loss,
         problem.memo["measured"],
         total if due or last is None else last.measured_weight,
-        before + n_rows if due or last is None else last.measured_rows,
+        known if due or last is None else last.measured_rows,
     )
 
 
@@ -242,14 +258,23 @@ def _targets(design: DesignMatrix, outcome: Outcome, rows: NDArray[np.int64]) ->
 
 def _merged(old: tuple[Any, ...], new: tuple[Any, ...], most: int, rng: np.random.Generator) -> Any:
     """Put new rows in the place of as many old ones, chosen at random, where there is no room for all."""
-    room = max(0, most - new[0].shape[0])
-    if old[0].shape[0] > room:
-        kept = np.sort(rng.choice(old[0].shape[0], room, replace=False))
-        old = tuple(part[kept] for part in old)
+    return _joined(_some(old, max(0, most - new[0].shape[0]), rng), new)
+
+
+def _some(rows: tuple[Any, ...], count: int, rng: np.random.Generator) -> tuple[Any, ...]:
+    """Choose rows at random, in order; all where there are no more."""
+    if rows[0].shape[0] <= count:
+        return rows
+    kept = np.sort(rng.choice(rows[0].shape[0], count, replace=False))
+    return tuple(part[kept] for part in rows)
+
+
+def _joined(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Put rows below one another."""
     stack: Any = scipy.sparse.vstack
-    sparse = any(hasattr(part[0], "indptr") for part in (old, new))
-    X = stack([old[0], new[0]], format="csr") if sparse else np.concatenate([old[0], new[0]])
-    return X, np.concatenate([old[1], new[1]]), np.concatenate([old[2], new[2]])
+    sparse = any(hasattr(part[0], "indptr") for part in (first, second))
+    X = stack([first[0], second[0]], format="csr") if sparse else np.concatenate([first[0], second[0]])
+    return X, np.concatenate([first[1], second[1]]), np.concatenate([first[2], second[2]])
 
 
 def _sample_design(

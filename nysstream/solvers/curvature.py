@@ -59,13 +59,18 @@ def measure(problem: FiniteSum, at: Block, hessian: SubsampledHessian, seed: int
     rows = SampledRows(problem.sample, problem.intercept)
     m, k = rows.shape[0], at.shape[1]
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1])))
+    outcome = _outcomes(problem, rows)
+    # Rows without weight would tell of no curvature.
+    counted = np.arange(m) if outcome[1] is None else np.flatnonzero(outcome[1])
+    counted = counted if counted.size else np.arange(m)
     # As many fresh rows as a batch has: it is the batches' curvature that steps must be short for.
-    n_fresh = max(1, min(problem.batches.batch_rows, m // 2))
-    fresh = np.unique(np.linspace(0, m - 1, n_fresh).astype(np.intp))
-    share = np.ones(m, np.bool_)
-    share[fresh] = m == 1
-    curvature = _curvature(problem, rows, at, share)
-    scale = problem.factor * m / np.count_nonzero(share)
+    n_fresh = max(1, min(problem.batches.batch_rows, counted.size // 2))
+    fresh = counted[np.unique(np.linspace(0, counted.size - 1, n_fresh).astype(np.intp))]
+    share = np.zeros(m, np.bool_)
+    share[counted] = True
+    share[fresh] = counted.size == 1
+    curvature = _curvature(problem, rows, at, share, fresh, outcome)
+    scale = problem.factor * counted.size / np.count_nonzero(share)
     shared = problem.outcome.loss.quadratic  # columns of equal curvature share a metric
     groups: list[int] = []  # the first column of each
     of = np.zeros(k, np.intp)
@@ -78,7 +83,7 @@ def measure(problem: FiniteSum, at: Block, hessian: SubsampledHessian, seed: int
         for j in groups
     ]
     probe = rows.part(fresh)
-    weight = problem.factor * m / fresh.size
+    weight = problem.factor * counted.size / fresh.size
     start = rng.standard_normal(at.shape)
     dampings = np.array([part.damping for part in parts])
     for attempt in range(_ATTEMPTS):
@@ -93,16 +98,23 @@ def measure(problem: FiniteSum, at: Block, hessian: SubsampledHessian, seed: int
     return Measured(metric, smoothness, float(dampings.max()))
 
 
-def _curvature(problem: FiniteSum, rows: SampledRows, at: Block, share: NDArray[np.bool_]) -> Block:
+def _curvature(
+    problem: FiniteSum,
+    rows: SampledRows,
+    at: Block,
+    share: NDArray[np.bool_],
+    fresh: NDArray[np.intp],
+    outcome: tuple[Any, Any],
+) -> Block:
     """Give the weighted curvatures of the sampled rows, (m, k).
 
-    In columns whose loss is flat at all rows of the share it is the loss's bound, since elsewhere the loss
-    may not be flat.
+    In columns whose loss is flat at all rows of the share, or at all fresh ones, it is the loss's bound:
+    elsewhere the loss may not be flat.
     """
-    y, weight = _outcomes(problem, rows)
+    y, weight = outcome
     z, loss = rows.multiply(at), problem.outcome.loss
     h = np.asarray(loss.curvature(z, y), np.float64)
-    flat = ~(h[share] > 0).any(axis=0)
+    flat = ~((h[share] > 0).any(axis=0) & (h[fresh] > 0).any(axis=0))
     if loss.curvature_bound is not None and flat.any():
         h = np.where(flat, loss.curvature_bound, h)
     return h if weight is None else h * weight[:, None]

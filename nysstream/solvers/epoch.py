@@ -13,14 +13,13 @@ from nysstream.streaming.rowstate import RowState
 
 if TYPE_CHECKING:
     from nysstream.sketching.metric import Metric
-    from nysstream.solvers.finite_sum import FiniteSum
+    from nysstream.solvers.finite_sum import Change, FiniteSum
     from nysstream.solvers.quadratic import Block, Certified, Vector
     from nysstream.solvers.stochastic import Stochastic
     from nysstream.streaming.minibatch import Batch
     from nysstream.streaming.window import Window
 
-#: A batch has risen whose loss exceeds what it is compared with by this part of that, and of the loss at
-#: the start.
+#: A batch has risen whose loss exceeds that at a safe block by this part of it, and of the loss at the start.
 _RISE = 1.0
 #: Measure below which evaluations are made in double precision.
 PRECISE = 1e-4
@@ -150,12 +149,14 @@ class Epoch:
             self._enter_window(batch)
             slopes = self.slopes[batch.window.places(batch.rows)]
         change = problem.change(batch, at, compared=compared, slopes=slopes)
-        share = len(batch) / self.n_rows
-        before = change.compared_loss if compared is not None else len(batch) * self.level
-        size = abs(before) + len(batch) * state.first_loss
-        if not change.loss - before <= _RISE * size:  # NaN has risen, too
+        if self._risen(batch, change, safe, compared=compared is not None):
+            if self.table is not None:  # its rows keep what they were compared with
+                self._enter_window(batch)
+                kept = problem.slopes(batch, state.anchor) if slopes is None else slopes
+                self.new_slopes[batch.window.places(batch.rows)] = kept
             self.state = replace(state, V=safe, ahead=safe, step=0.5 * state.step)
             return
+        share = len(batch) / self.n_rows
         gradient = change.gradient / share + state.known + problem.l2 * at
         known = state.known
         if self.table is not None:
@@ -169,12 +170,29 @@ class Epoch:
             V = ahead = advance(problem, self.measured.metric, at, gradient, length)
         self.state = replace(state, V=V, ahead=ahead, known=known)
 
+    def _risen(self, batch: Batch, change: Change, safe: Block, *, compared: bool) -> bool:
+        """Whether a batch's loss is far above what the same rows had at a block that was good.
+
+        Without compared losses the level of all rows stands for it, which costs nothing; a batch above that
+        may just hold rows of large losses, and is looked at once more.
+        """
+        start = len(batch) * self.state.first_loss
+
+        def above(before: float) -> bool:
+            return not change.loss - before <= _RISE * (abs(before) + start)  # NaN has risen, too
+
+        if compared:
+            return above(change.compared_loss)
+        return above(len(batch) * self.level) and above(self.problem.loss(batch, safe))
+
     def _coefficients(self) -> tuple[Vector, Vector, Vector]:
         """Give Katyusha's smoothness, strong convexity relative to it, and share of the second iterate."""
         state, damping = self.state, self.measured.damping
-        L = self.measured.smoothness / state.step
+        L = self.measured.smoothness / (self.solver.length * state.step)
         l2 = self.problem.l2[: self.problem.composite.smooth.shape[0]].min(axis=0)
-        convexity = np.maximum(l2 / (l2 + damping), 1.0 / self.count)
+        # Relative to the metric; the identity has no damping.
+        least = l2 / (l2 + damping) if damping else l2
+        convexity = np.maximum(least, 1.0 / self.count)
         sigma = convexity / L
         return L, sigma, np.minimum(np.sqrt(2 / 3 * self.count * sigma), 0.5)
 

@@ -219,6 +219,14 @@ class FiniteSum:
             np.concatenate([slope for part in parts for slope in part["rows"]]),
         )
 
+    def loss(self, batch: Batch, V: Block) -> float:
+        """Sum the losses of a batch."""
+        return FiniteSum.change(self, batch, V).loss
+
+    def slopes(self, batch: Batch, V: Block) -> Block:
+        """Give the slopes of a batch's rows, (b, k)."""
+        return FiniteSum.change(self, batch, V).slopes
+
     def balance(self, V: Block) -> Block:
         """Take off a common shift of the columns where the loss couples them.
 

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from nysstream.solvers.quadratic import Block, Certified, Vector
 
 
+#: Times the least loss so far beyond which an epoch has lost its way.
+_LOST = 2.0
+#: Steps are not cut any further without counting as no progress.
+_LEAST_STEP = 1e-6
+
+
 @dataclass(eq=False)
 class WatchedSum(FiniteSum):
     """A finite sum that adds up the losses that its batches have shown.
@@ -54,6 +60,8 @@ class WatchedState:
         That was watched in the last epoch.
     least : float
         The least of them so far.
+    good : ndarray, shape (p', k)
+        Where the epoch of the least loss has ended.
     waited : int
         Epochs since it has fallen by enough.
     certified : Certified
@@ -66,6 +74,7 @@ class WatchedState:
     mean: Block
     loss: float
     least: float
+    good: Block
     waited: int
     certified: Certified
     evaluated: bool
@@ -111,7 +120,7 @@ class Watched(Solver[WatchedSum, WatchedState]):
         """Evaluate at the start, or at zero."""
         inner = self.method.init(problem, start)
         V, certified = inner.V, inner.certified
-        return WatchedState(inner, V, V, np.nan, np.inf, 0, certified, evaluated=True)
+        return WatchedState(inner, V, V, np.nan, np.inf, V, 0, certified, evaluated=True)
 
     def step(self, problem: WatchedSum, state: WatchedState) -> WatchedState:
         """Run an epoch, and see what it has done to the loss; or evaluate the answer, at the end."""
@@ -119,7 +128,12 @@ class Watched(Solver[WatchedSum, WatchedState]):
             return self.finish(problem, state)
         problem.seen = 0.0
         inner = Epoch(self.method, problem, state.inner).run()
+        # Steps that were too long have cost an epoch its work: that says nothing of the loss's limit.
+        cut = bool((inner.step < state.inner.step).any()) and float(inner.step.max()) > _LEAST_STEP
         t = inner.epoch
+        if self.held_out is None and not problem.seen <= _LOST * state.least:
+            # A metric of curvatures where a model is sure of itself leads further astray.
+            inner = replace(inner, V=state.good, ahead=state.good, curved_at=state.good)
         mean = state.mean + 2.0 / (t + 1) * (inner.V - state.mean)
         answer = mean if self.average else inner.V
         loss = problem.seen + problem.penalty(inner.V) if self.held_out is None else self.held_out(answer)
@@ -136,7 +150,8 @@ class Watched(Solver[WatchedSum, WatchedState]):
             mean,
             loss,
             min(loss, state.least),
-            0 if fallen else state.waited + 1,
+            inner.V if loss <= state.least else state.good,
+            0 if fallen else state.waited + (not cut),
             state.certified,
             evaluated=False,
         )

@@ -146,6 +146,55 @@ def test_one_epoch_over_chunks_is_near_the_minimum(problem, size):
     assert model.result_.stats["status"] == "partial"
 
 
+@pytest.mark.parametrize("size", [1, 3, 16, 100])
+def test_few_rows_at_a_time_of_a_rare_class_are_learned(size):
+    n = min(800, 300 * size)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, 2))
+    y = (rng.random(n) < 1 / (1 + np.exp(3.0 - X @ [1.0, -1.0]))).astype(int)
+    model = ny.SketchySGDClassifier()
+    for a in range(0, len(X), size):
+        model.partial_fit(X[a : a + size], y[a : a + size], classes=[0, 1])
+    dense = linear_model.LogisticRegression(C=1 / (1e-4 * len(y)), tol=1e-8).fit(X, y)
+    truth, found = (m.predict_proba(X)[:, 1] for m in (dense, model))
+    np.testing.assert_allclose(found, truth, atol=0.2)
+    assert np.mean(found) == pytest.approx(y.mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_few_rows_at_a_time_of_a_regression_are_learned(size):
+    n = min(600, 200 * size)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, 3))
+    y = X @ [1.0, -1.0, 0.5] + 2 + rng.standard_normal(n)
+    model = ny.SketchySGDRegressor()
+    for a in range(0, len(X), size):
+        model.partial_fit(X[a : a + size], y[a : a + size])
+    np.testing.assert_allclose(model.coef_, [1.0, -1.0, 0.5], atol=0.2)
+    assert model.intercept_ == pytest.approx(2.0, abs=0.2)
+
+
+def test_a_row_of_a_large_loss_counts_as_any_other(problem):
+    y = problem.z + 0.1 * np.random.default_rng(1).standard_normal(len(problem.z))
+    y[5] += 1000 * problem.z.std()
+    model = ny.SketchySGDRegressor(alpha=0.0, tol=1e-5).fit(problem.X, y)
+    dense = linear_model.LinearRegression().fit(problem.X, y)
+    least, found = (np.sum((m.predict(problem.X) - y) ** 2) for m in (dense, model))
+    assert found <= least * (1 + 1e-3)
+
+
+def test_heavy_rows_of_a_rare_class_do_not_lead_astray():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((8192, 5))
+    y = (rng.random(8192) < 1 / (1 + np.exp(20.5 - X @ [1.0, 2.0, 3.0, 4.0, 5.0]))).astype(int)
+    settings = {"class_weight": "balanced"}
+    best = ny.LogisticRegression(C=1 / (1e-4 * 8192), **settings).fit(X, y).result_.stats["objective"]
+    model = ny.SketchySGDClassifier(tol=1e-4, max_passes=60, **settings).fit(X, y)
+    z = X @ model.coef_[0] + model.intercept_
+    weight = len(y) / (2 * np.bincount(y))[y]
+    assert np.sum(weight * np.logaddexp(0, np.where(y, -z, z))) <= 1.2 * best
+
+
 def test_partial_fit_takes_sources_sparse_rows_and_features(problem):
     rows = slice(0, 1000)
     by_array = ny.SketchySGDRegressor().partial_fit(problem.X[rows], problem.y[rows])

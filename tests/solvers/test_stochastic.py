@@ -190,6 +190,52 @@ def test_tables_hold_the_slopes_of_the_last_visits(data):
     np.testing.assert_allclose(total.gradient - none.gradient, state.known, rtol=1e-6, atol=1e-6)
 
 
+def test_tables_survive_steps_that_are_taken_back(data):
+    problem, start = of(data, Squared(), Separable(l2=1e-2))
+    state = solve(problem, replace(METHODS["saga"], length=50.0, tol=0.0), start=start, max_steps=4).state
+    assert (state.step < 1).all()
+    rows, zero = Batch.of(problem.batches.design), np.zeros(problem.shape)
+    total = problem.change(rows, zero, slopes=-np.asarray(state.table)).gradient
+    none = problem.change(rows, zero).gradient
+    np.testing.assert_allclose(total - none, state.known, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["saga", "sgd"])
+def test_a_row_of_a_large_loss_is_not_a_rise(data, method):
+    X, y, _ = data
+    y = y.copy()
+    y[7] += 3000
+    problem, start = finite_sum(X, y, Squared(), Separable(l2=1.0))
+    best = optimum(problem, start)
+    solver = replace({**METHODS, "sgd": Stochastic("none")}[method], tol=0.0)
+    found = solve(problem, solver, start=start, max_passes=30)
+    assert (found.state.step >= 0.25).all()
+    assert found.stats["objective"] - best <= 1e-2 * best
+
+
+def test_rows_without_weight_tell_nothing_of_the_curvature(rng):
+    X = rng.standard_normal((4000, 3))
+    y = X @ [1.0, 2.0, 3.0] + 0.1 * rng.standard_normal(4000)
+    weight = np.zeros(4000)
+    weight[rng.choice(4000, 30, replace=False)] = 1.0
+    problem, start = finite_sum(X, y, Squared(), Separable(l2=1e-3), weight=weight, sample=4000)
+    best = optimum(problem, start)
+    assert measure(problem, problem.join(*start), SubsampledHessian(), 0).smoothness[0] > 0.1
+    found = solve(problem, replace(METHODS["svrg"], tol=0.0), start=start, max_passes=30)
+    assert found.stats["objective"] - best <= 1e-6 * best
+
+
+def test_the_accelerated_method_takes_lengths_and_the_identity(data):
+    problem, start = of(data, Squared(), Separable(l2=0.0))
+    values = []
+    for length in (1.0, 1e-2):
+        problem, start = of(data, Squared(), Separable(l2=0.0))
+        solver = replace(METHODS["katyusha"], hessian=SubsampledHessian("identity"), length=length, tol=0.0)
+        values.append(solve(problem, solver, start=start, max_passes=20).stats["objective"][0])
+    at_start = problem.evaluate(problem.join(*start), precise=True)[0].objective[0]
+    assert values[0] < values[1] < at_start
+
+
 def test_zeros_are_exact_and_bounds_hold(data):
     problem, start = of(data, Squared(), Separable(l1=100.0, lower=-1.0, upper=0.5))
     for method in METHODS.values():
