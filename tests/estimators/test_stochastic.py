@@ -153,7 +153,7 @@ def test_rows_beyond_their_margins_have_no_curvature_and_do_no_harm(solver):
     else:  # slower, where hardly a row has curvature; but it does not stand still
         more = quietly(LinearSVC(C=1e6, solver=solver, max_passes=80), X, y)
         assert more.result_.status == "max_passes"
-        assert more.result_.stats["objective"] < 0.01 * model.result_.stats["objective"]
+        assert more.result_.stats["objective"] < 0.1 * model.result_.stats["objective"]
 
 
 def test_features_and_other_losses(rng):
