@@ -161,7 +161,8 @@ class SketchySGDRegressor(RegressorMixin, SketchedEpochs):
         Notes
         -----
         Cost: two reads of these rows. A sample of all rows so far is kept for the preconditioner, which is
-        made anew whenever their number has doubled.
+        made anew whenever their number has doubled. Fewer than 64 rows are stepped over together with sampled
+        ones, so that single rows may be given, at the price of 64.
         """
         self._check_settings()
         first = not hasattr(self, "coef_")
