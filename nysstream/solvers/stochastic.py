@@ -60,8 +60,8 @@ class Stochastic(Solver[FiniteSum, EpochState]):
     its second half.
 
     Where an epoch ends higher than it began, in a column, the column goes back and its steps are halved;
-    likewise at once where a batch's loss is far above what its rows had at a good block. For losses that are not quadratic the metric is
-    made anew after 1, 2, 4, ... epochs.
+    likewise at once where a batch's loss is far above what its rows had at a good block. For losses that
+    are not quadratic the metric is made anew after 1, 2, 4, ... epochs.
 
     References
     ----------
