@@ -323,6 +323,11 @@ class RowWriter(AbstractContextManager["RowWriter"]):
 
     def _commit(self) -> None:
         with self._clear_errors("metadata"):
+            # A killed append may have published more rows of this array, though not of all.
+            for array in self._arrays.values():
+                published: Any = array.attrs.get("committed_rows", 0)
+                if published > self.rows_appended:
+                    array.update_attributes({"committed_rows": self.rows_appended})
             if any(array.shape[0] != self.rows_appended for array in self._arrays.values()):
                 self._resize(self.rows_appended)
             committed = {"committed_rows": self.rows_appended}

@@ -193,6 +193,32 @@ def test_a_killed_writer_of_sparse_rows(tmp_path):
     assert nysstream.open(path, "y").shape == (6, 1)
 
 
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_a_shorter_append_after_one_that_was_killed(tmp_path, kind, monkeypatch):
+    path, kept = str(tmp_path / "s.zarr"), np.eye(9, 5) + 1.0
+    rows = scipy.sparse.csr_array(kept) if kind == "sparse" else kept
+    nysstream.convert(rows[:4], path, target=np.arange(4.0), chunk_rows=2)
+    real, seen = zarr.Array.update_attributes, []
+
+    def killed(group, attributes):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(zarr.Group, "update_attributes", killed)  # after all arrays have published
+        append(path, rows[4:9], np.arange(4.0, 9.0))
+
+    def look(array, attributes):
+        seen.append(nysstream.open(path, "x").shape[0])
+        return real(array, attributes)
+
+    monkeypatch.setattr(zarr.Array, "update_attributes", look)
+    append(path, rows[4:5], np.arange(4.0, 5.0))
+    assert set(seen) == {4}
+    found = nysstream.open(path, "x").read(slice(0, 5))
+    np.testing.assert_array_equal(found.toarray() if kind == "sparse" else found, kept[:5])
+    assert nysstream.open(path, "y").shape == (5, 1)
+
+
 def _interrupted(path, X):
     from nysstream.sources.csr_appending import CSRAppender
 
