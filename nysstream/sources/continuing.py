@@ -174,13 +174,15 @@ def entered(
     """Give where an output is to be written, and the rows that earlier runs of the job have left there."""
     token = None if continued is None else continued.token
     inside: Path | Store = place
+    if isinstance(place, Path) or continued is None or not continued.begun:
+        refuse_taken(name, place, overwrite=overwrite)
+    if overwrite or continued is not None:  # else there is nothing that others could be writing to
+        # Entered first, it is left last: others are kept out until the output is in its place.
+        stack.enter_context(sole_writer(name, place))
     if isinstance(place, Path):
         inside = stack.enter_context(written_aside(place, overwrite=overwrite, token=token))
-    elif continued is None or not continued.begun:
-        refuse_taken(name, place, overwrite=overwrite)
     if continued is None:
         return inside, None
-    stack.enter_context(sole_writer(name, place))
     if isinstance(inside, Path):
         for path in inside.rglob("*.partial"):  # what a killed run had in hand
             path.unlink(missing_ok=True)

@@ -227,6 +227,25 @@ def _interrupted(path, X):
         raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_a_store_that_is_growing_is_not_replaced(request, tmp_path, where, kind):
+    path = str(tmp_path / "s.zarr") if where == "local" else f"{request.getfixturevalue('s3')}/s.zarr"
+    X = np.eye(9, 5) + 1.0
+    rows = scipy.sparse.csr_array(X) if kind == "sparse" else X
+    nysstream.convert(rows[:4], path, chunk_rows=2)
+
+    def replace(*_):
+        with pytest.raises(SourceError, match="is being written by"):
+            nysstream.convert(rows, path, chunk_rows=2, overwrite=True)
+
+    append(path, rows[4:6], progress=replace)
+    found = nysstream.open(path, "x").read(slice(0, 6))
+    np.testing.assert_array_equal(found.toarray() if kind == "sparse" else found, X[:6])
+    nysstream.convert(rows, path, chunk_rows=2, overwrite=True)
+    assert nysstream.open(path, "x").shape == (9, 5)
+
+
 @pytest.mark.parametrize("provider", ["s3", "az"])
 def test_object_storage_has_one_writer_too(request, provider):
     url = f"{request.getfixturevalue(provider)}/deep/s.zarr"
@@ -267,6 +286,21 @@ def test_a_dead_writer_of_an_object_store_is_taken_over():
         else:
             with pytest.raises(SourceError, match="is being written by"), sole_writer("store", place):
                 pytest.fail("there are two writers")
+
+
+def test_a_store_is_replaced_that_holds_its_own_lock():
+    obstore = pytest.importorskip("obstore")
+    from obstore.store import MemoryStore
+    from zarr.storage import ObjectStore
+
+    bucket = MemoryStore()
+    for first in (0, 5):
+        X, y = rows_of(first, first + 5)
+        nysstream.convert(X, ObjectStore(bucket), target=y, chunk_rows=2, overwrite=True)
+    append(ObjectStore(bucket), *rows_of(10, 12))
+    assert ".appending" not in [found["path"] for found in obstore.list(bucket).collect()]
+    found = zarr.open_group(ObjectStore(bucket), mode="r")["x"][:]
+    np.testing.assert_array_equal(found, rows_of(5, 12)[0])
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path):
