@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import threading
 import time
@@ -123,6 +124,11 @@ class Checkpoint(Journal):
         else:
             self._begin()
 
+    @property
+    def identity(self) -> str:
+        """Tell the job from all others, whatever they are of."""
+        return str(self._attributes.get("id", self.name))
+
     def recall(self, key: str) -> Entry | None:
         """Give an entry, after making sure that it is whole."""
         with self._lock:
@@ -227,7 +233,8 @@ class Checkpoint(Journal):
         return attributes
 
     def _begin(self) -> None:
-        self._attributes = {"format": FORMAT, "version": VERSION, "nysstream": __version__}
+        about = {"format": FORMAT, "version": VERSION, "nysstream": __version__}
+        self._attributes = {**about, "id": secrets.token_hex(8)}
         try:
             if isinstance(self._place, Path):
                 if self._place.exists():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,6 +46,13 @@ class Journal(ABC):
         #: Entries that this run found and those that it made.
         self.n_recalled = self.n_kept = 0
         self._settled: dict[str, int] = {}
+        #: How often this run has finished an output, by what went into it.
+        self.finished: Counter[str] = Counter()
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Tell the job from all others: the same in all its runs, another once it is begun anew."""
 
     @abstractmethod
     def recall(self, key: str) -> Entry | None:

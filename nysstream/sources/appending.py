@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from nysstream.errors import InputError
+from nysstream.sources.continuing import MARK
 from nysstream.sources.layout import Layout
 from nysstream.sources.locking import sole_writer
 from nysstream.sources.targets import locate, open_arrays
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
     from nysstream.sources.continuing import Continued
-
-#: Attribute of a store that names the job which was the last to write to it, published or not.
-_TOKEN = "append_token"
 
 
 class RowAppender(RowWriter):
@@ -107,10 +105,11 @@ def begin_after(
     name: str, node: zarr.Array[Any] | zarr.Group, committed: int, continued: Continued | None
 ) -> int:
     """Say in a store who writes to it from now on, and give the rows to write after."""
-    last, token = node.attrs.get(_TOKEN), None if continued is None else continued.token
+    last = node.attrs.get(MARK)
     n_rows = committed if continued is None else continued.begin_after(name, last, committed)
-    if last != token:
-        node.update_attributes({_TOKEN: token})
+    mark: dict[str, Any] = {MARK: None} if continued is None else continued.mark
+    if last != mark[MARK]:
+        node.update_attributes(mark)
     return n_rows
 
 

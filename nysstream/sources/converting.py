@@ -203,8 +203,8 @@ def convert(
         return Conversion(written.name, written.rows_appended, layouts, written.chunk_rows, written.nnz)
     block_rows, shuffle_bytes = plan_blocks(stream, layouts, chunk_rows, limit, shuffle is not None)
     with ExitStack() as stack:
-        done = 0 if begun is None else begun.rows
         writer = stack.enter_context(RowWriter(path, layouts, n_rows=n_rows, **writing))
+        done = 0 if begun is None else begun.rows
         first = start if shuffle is not None else start + done
         blocks = stack.enter_context(closing(checked_blocks(stream, layouts, block_rows, first, stop)))
         if shuffle is not None:

@@ -96,8 +96,8 @@ def write_sparse(
     others = {name: layout for name, layout in layouts.items() if name != "x"}
     total = None if run[1] is None else run[1] - run[0]
     begun = options.get("continued")
-    left = (run[0] + (begun.rows if begun is not None else 0), run[1])
     with CSRWriter(path, layouts["x"], others, chunk_rows=chunk_rows, **options) as writer:
+        left = (run[0] + (begun.rows if begun is not None else 0), run[1])
         for x, companions in checked_sparse_blocks(stream, layouts, left):
             writer.append(x, **companions)
             if progress is not None:

@@ -209,7 +209,10 @@ class CSRWriter(AbstractContextManager["CSRWriter"]):
             group = zarr.open_group(place, mode="r+", use_consolidated=False)
             x: Any = group["x"]
         else:
-            group = zarr.create_group(place, zarr_format=3, overwrite=True, attributes={"committed_rows": 0})
+            mark = {} if self._continued is None else self._continued.mark
+            group = zarr.create_group(
+                place, zarr_format=3, overwrite=True, attributes={"committed_rows": 0, **mark}
+            )
             unread = {ENCODING: "csr_matrix", "committed_rows": 0, "shape": [0, 0]}
             x = group.create_group("x", attributes=unread)
 

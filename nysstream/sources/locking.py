@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from zarr.storage import ObjectStore
 
 from nysstream.errors import SourceError
 from nysstream.sources.locations import is_url
-from nysstream.sources.remote import object_store, unwrapped
+from nysstream.sources.remote import explained, object_store, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +110,12 @@ def _locked(path: Path, name: str) -> int:
 @contextmanager
 def _object_locked(store: Any, key: str, name: str) -> Iterator[None]:
     import obstore
-    from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
+    from obstore.exceptions import (
+        AlreadyExistsError,
+        NotFoundError,
+        NotSupportedError,
+        PreconditionError,
+    )
 
     ours = _about_us().encode()
     try:
@@ -129,10 +134,15 @@ def _object_locked(store: Any, key: str, name: str) -> Iterator[None]:
     except (NotSupportedError, NotImplementedError):
         yield
         return
+    except Exception as error:  # each back end has errors of its own
+        message = f"cannot write {name}: {explained(error)}"
+        raise SourceError(message) from error
     try:
         yield
     finally:
-        obstore.delete(store, key)
+        # A lock within the store is gone where the store was cleared.
+        with suppress(FileNotFoundError, NotFoundError):
+            obstore.delete(store, key)
 
 
 def _about_us() -> str:

@@ -89,7 +89,7 @@ def written_aside(target: Path, *, overwrite: bool = False, token: str | None = 
             message = f"cannot write {target}: {error.strerror or error}"
             raise SourceError(message) from error
         yield partial
-        _publish(partial, target, target.with_name(f".{target.name}.replaced-{token}"), overwrite=overwrite)
+        _publish(partial, target, _replaced_by(target, token), overwrite=overwrite)
     except BaseException:
         if not kept:
             shutil.rmtree(partial, ignore_errors=True)
@@ -99,6 +99,17 @@ def written_aside(target: Path, *, overwrite: bool = False, token: str | None = 
 def partial_of(target: Path, token: str) -> Path:
     """Name the directory in which ``target`` is written aside."""
     return target.with_name(f".{target.name}.partial-{token}")
+
+
+def remove_aside(target: Path, token: str) -> None:
+    """Remove what a killed run left beside ``target``: what it was writing, or what it had replaced."""
+    shutil.rmtree(partial_of(target, token), ignore_errors=True)
+    if os.path.lexists(target):  # else it may have been killed between two renames
+        shutil.rmtree(_replaced_by(target, token), ignore_errors=True)
+
+
+def _replaced_by(target: Path, token: str) -> Path:
+    return target.with_name(f".{target.name}.replaced-{token}")
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -287,10 +287,11 @@ class RowWriter(AbstractContextManager["RowWriter"]):
         self._capacity = n_rows
 
     def _create(self) -> None:
+        root: dict[str, Any] = {"committed_rows": 0}
+        if self._continued is not None:
+            root |= self._continued.mark
         if "" not in self.layouts:
-            self._group = zarr.create_group(
-                self._store, zarr_format=3, overwrite=True, attributes={"committed_rows": 0}
-            )
+            self._group = zarr.create_group(self._store, zarr_format=3, overwrite=True, attributes=root)
         for name, layout in self.layouts.items():
             self._arrays[name] = zarr.create_array(
                 self._store,
@@ -302,7 +303,7 @@ class RowWriter(AbstractContextManager["RowWriter"]):
                 fill_value=0,
                 zarr_format=3,
                 overwrite=True,
-                attributes={"committed_rows": 0},
+                attributes={"committed_rows": 0} if name else root,
                 config={"write_empty_chunks": True},
             )
 
@@ -323,6 +324,11 @@ class RowWriter(AbstractContextManager["RowWriter"]):
 
     def _commit(self) -> None:
         with self._clear_errors("metadata"):
+            # A killed append may have published more rows of this array, though not of all.
+            for array in self._arrays.values():
+                published: Any = array.attrs.get("committed_rows", 0)
+                if published > self.rows_appended:
+                    array.update_attributes({"committed_rows": self.rows_appended})
             if any(array.shape[0] != self.rows_appended for array in self._arrays.values()):
                 self._resize(self.rows_appended)
             committed = {"committed_rows": self.rows_appended}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +40,11 @@ def noted_often(monkeypatch):
 
 
 def files_of(place):
-    return {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    """Give what is stored, but for the name of the job that wrote it."""
+    files = {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    root = json.loads((place / "zarr.json").read_text())
+    root["attributes"].pop("written_by", None)
+    return files | {Path("zarr.json"): root}
 
 
 def inputs(kind, folder, x, y):
@@ -64,7 +71,7 @@ def test_a_conversion_in_pieces_has_the_bytes_of_a_whole_one(tmp_path, truth, ki
     first = []
     with ns.checkpointing(place, resume=True) as checkpoint:
         made = convert(source, target, **settings, progress=lambda done, _: first.append(done))
-    assert checkpoint.n_recalled == 1
+    assert checkpoint.n_recalled == 2  # before it was the only writer, and after
     assert first[0] > 300  # much was there
     assert (made.n_rows, made.chunk_rows, made.nnz) == (whole.n_rows, whole.chunk_rows, whole.nnz)
     assert files_of(target) == files_of(tmp_path / "whole")
@@ -119,6 +126,95 @@ def test_a_crash_at_the_very_end(tmp_path, truth, between, monkeypatch):
         convert(truth[0], tmp_path / "out", chunk_rows=CHUNK)
     convert(truth[0], tmp_path / "whole", chunk_rows=CHUNK)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_killed_while_the_old_output_was_removed(tmp_path, truth, overwrite, exchanged, monkeypatch):
+    convert(truth[0] + 1, tmp_path / "out", chunk_rows=CHUNK)
+    with monkeypatch.context() as patch:
+        if not exchanged:
+            patch.setattr(staging, "_exchange", lambda *_: False)
+        patch.setattr(staging, "shutil", Unable(tmp_path / "out"))
+        with pytest.raises(Crash), ns.checkpointing(tmp_path / "c"):
+            convert(truth[0], tmp_path / "out", chunk_rows=CHUNK, overwrite=True)
+    assert [path for path in tmp_path.glob(".out.*") if path.is_dir()]
+    before = files_of(tmp_path / "out")
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out" / "x", mode="r")[:], truth[0])
+    with ns.checkpointing(tmp_path / "c", resume=True):
+        made = convert(
+            truth[0], tmp_path / "out", chunk_rows=CHUNK, overwrite=overwrite, progress=crash_at(0)
+        )
+    assert (made.n_rows, files_of(tmp_path / "out")) == (N_ROWS, before)
+    assert not list(tmp_path.glob(".out.*"))
+
+
+class Unable:
+    """Removes no store once the new one is in its place."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def rmtree(self, path, **options):
+        if path.name.startswith(".out.") and "written_by" in (self.target / "zarr.json").read_text():
+            raise Crash
+        shutil.rmtree(path, **options)
+
+
+def test_what_others_left_beside_an_output_is_not_published(tmp_path, truth):
+    with pytest.raises(Crash), ns.checkpointing(tmp_path / "c"):
+        convert(truth[0], tmp_path / "out", chunk_rows=CHUNK, progress=crash_at(500))
+    (begun,) = tmp_path.glob(".out.partial-*")
+    shutil.rmtree(begun)
+    convert(truth[0] + 1, begun, chunk_rows=CHUNK)
+    with ns.checkpointing(tmp_path / "c", resume=True):
+        convert(truth[0], tmp_path / "out", chunk_rows=CHUNK)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out" / "x", mode="r")[:], truth[0])
+
+
+def test_an_output_that_others_replaced_is_not_taken_for_ours(tmp_path, truth, monkeypatch):
+    real = staging._publish
+
+    def crash(partial, target, *args, **kwargs):
+        real(partial, target, *args, **kwargs)
+        if target.name == "out":
+            raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging, "_publish", crash)
+        with pytest.raises(Crash), ns.checkpointing(tmp_path / "c"):
+            convert(truth[0], tmp_path / "out", chunk_rows=CHUNK)
+    convert(truth[0] + 1, tmp_path / "out", chunk_rows=CHUNK, overwrite=True)
+    with pytest.raises(OutputExistsError), ns.checkpointing(tmp_path / "c", resume=True):
+        convert(truth[0], tmp_path / "out", chunk_rows=CHUNK)
+    with ns.checkpointing(tmp_path / "c", resume=True):
+        convert(truth[0], tmp_path / "out", chunk_rows=CHUNK, overwrite=True)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out" / "x", mode="r")[:], truth[0])
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_a_place_at_a_url_that_others_have_written_to(tmp_path, truth, kind):
+    source, settings = inputs(kind, tmp_path, *truth)
+    url, settings = f"memory://{tmp_path.name}/out", settings | {"chunk_rows": CHUNK}
+    with pytest.raises(Crash), ns.checkpointing(tmp_path / "c"):
+        convert(source, url, **settings, progress=crash_at(500))
+    convert(source * 2, url, **settings, overwrite=True)
+    with (
+        pytest.raises(CheckpointError, match=r"written by another job .* overwrite=True"),
+        ns.checkpointing(tmp_path / "c", resume=True),
+    ):
+        convert(source, url, **settings)
+    for _ in range(2):  # done already, it does nothing
+        with ns.checkpointing(tmp_path / "c", resume=True):
+            convert(source, url, **settings, overwrite=True)
+        found = ns.open(url, "x").read(slice(0, N_ROWS))
+        assert abs(found - source).max() == 0
+    ns.append(
+        url, source[:3], **{"y": truth[1][:3]}, **({} if kind == "sparse" else {"weight": truth[1][:3]})
+    )
+    with ns.checkpointing(tmp_path / "c", resume=True):
+        convert(source, url, **settings)
+    assert ns.open(url, "x").shape[0] == N_ROWS + 3
 
 
 def test_what_was_begun_may_be_gone(tmp_path, truth):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -11,7 +13,15 @@ import zarr
 
 import nysstream as ns
 from nysstream.errors import CheckpointError, SourceError
-from nysstream.sources import ArraySource, continuing, converting, csr_converting, csr_writing, tables
+from nysstream.sources import (
+    ArraySource,
+    continuing,
+    converting,
+    csr_converting,
+    csr_writing,
+    growing,
+    tables,
+)
 from nysstream.sources.growing import append
 from nysstream.sources.layout import Layout
 from nysstream.sources.writing import RowWriter
@@ -217,6 +227,55 @@ def test_two_writers_of_one_job(tmp_path):
         grow(tmp_path, progress=lambda *_: grow(tmp_path))
     grow(tmp_path)
     check(store, OLD + NEW)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_a_note_that_is_lost_hides_no_rows(tmp_path, kind, monkeypatch):
+    store = make(tmp_path, kind)
+    with monkeypatch.context() as patch:
+        patch.setattr(continuing.Continued, "finish", _lose)
+        with pytest.raises(Crash):
+            grow(tmp_path, kind)
+    check(store, OLD + NEW, kind)
+    before = files_of(store / "x")
+    grown = grow(tmp_path, kind)
+    assert (grown.n_rows, grown.n_new) == (OLD + NEW, NEW)
+    check(store, OLD + NEW, kind)
+    assert grow(tmp_path, kind, progress=crash_at(0)) == grown
+    assert {path: found[1] for path, found in files_of(store / "x").items()} == {
+        path: found[1] for path, found in before.items()
+    }
+
+
+def _lose(continued):
+    """Be killed while the note is replaced in storage that cannot do this at once."""
+    shutil.rmtree(continued._journal._place / "entries")
+    continued._journal._waiting.clear()
+    raise Crash
+
+
+def test_two_runs_of_one_job_that_begin_at_once(tmp_path, monkeypatch):
+    store, real, grown = make(tmp_path), growing._begun, []
+
+    def begun(*arguments):
+        found = real(*arguments)
+        if not grown:  # this run has looked into the checkpoint, and another does all meanwhile
+            grown.append(None)
+            grown.append(grow(tmp_path))
+        return found
+
+    monkeypatch.setattr(growing, "_begun", begun)
+    assert grow(tmp_path) == grown[1]
+    check(store, OLD + NEW)
+
+
+def test_the_same_rows_are_appended_twice_where_a_job_says_so_twice(tmp_path):
+    store = make(tmp_path)
+    x, y = rows_of(OLD, OLD + 10)
+    for _ in range(2):
+        with ns.checkpointing(tmp_path / "c", resume=True):
+            assert [append(store, x, y).n_rows for _ in range(2)] == [OLD + 10, OLD + 20]
+    assert ns.open(str(store), "x").shape == (OLD + 20, 4)
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])

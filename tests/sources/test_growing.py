@@ -193,12 +193,58 @@ def test_a_killed_writer_of_sparse_rows(tmp_path):
     assert nysstream.open(path, "y").shape == (6, 1)
 
 
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_a_shorter_append_after_one_that_was_killed(tmp_path, kind, monkeypatch):
+    path, kept = str(tmp_path / "s.zarr"), np.eye(9, 5) + 1.0
+    rows = scipy.sparse.csr_array(kept) if kind == "sparse" else kept
+    nysstream.convert(rows[:4], path, target=np.arange(4.0), chunk_rows=2)
+    real, seen = zarr.Array.update_attributes, []
+
+    def killed(group, attributes):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.Group, "update_attributes", killed)  # after all arrays have published
+        with pytest.raises(KeyboardInterrupt):
+            append(path, rows[4:9], np.arange(4.0, 9.0))
+
+    def look(array, attributes):
+        seen.append(nysstream.open(path, "x").shape[0])
+        return real(array, attributes)
+
+    monkeypatch.setattr(zarr.Array, "update_attributes", look)
+    append(path, rows[4:5], np.arange(4.0, 5.0))
+    assert set(seen) == {4}
+    found = nysstream.open(path, "x").read(slice(0, 5))
+    np.testing.assert_array_equal(found.toarray() if kind == "sparse" else found, kept[:5])
+    assert nysstream.open(path, "y").shape == (5, 1)
+
+
 def _interrupted(path, X):
     from nysstream.sources.csr_appending import CSRAppender
 
     with CSRAppender(path) as appender:
         appender.append(X[4:7], y=np.arange(4.0, 7.0))
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_a_store_that_is_growing_is_not_replaced(request, tmp_path, where, kind):
+    path = str(tmp_path / "s.zarr") if where == "local" else f"{request.getfixturevalue('s3')}/s.zarr"
+    X = np.eye(9, 5) + 1.0
+    rows = scipy.sparse.csr_array(X) if kind == "sparse" else X
+    nysstream.convert(rows[:4], path, chunk_rows=2)
+
+    def replace(*_):
+        with pytest.raises(SourceError, match="is being written by"):
+            nysstream.convert(rows, path, chunk_rows=2, overwrite=True)
+
+    append(path, rows[4:6], progress=replace)
+    found = nysstream.open(path, "x").read(slice(0, 6))
+    np.testing.assert_array_equal(found.toarray() if kind == "sparse" else found, X[:6])
+    nysstream.convert(rows, path, chunk_rows=2, overwrite=True)
+    assert nysstream.open(path, "x").shape == (9, 5)
 
 
 @pytest.mark.parametrize("provider", ["s3", "az"])
@@ -241,6 +287,21 @@ def test_a_dead_writer_of_an_object_store_is_taken_over():
         else:
             with pytest.raises(SourceError, match="is being written by"), sole_writer("store", place):
                 pytest.fail("there are two writers")
+
+
+def test_a_store_is_replaced_that_holds_its_own_lock():
+    obstore = pytest.importorskip("obstore")
+    from obstore.store import MemoryStore
+    from zarr.storage import ObjectStore
+
+    bucket = MemoryStore()
+    for first in (0, 5):
+        X, y = rows_of(first, first + 5)
+        nysstream.convert(X, ObjectStore(bucket), target=y, chunk_rows=2, overwrite=True)
+    append(ObjectStore(bucket), *rows_of(10, 12))
+    assert ".appending" not in [found["path"] for found in obstore.list(bucket).collect()]
+    found = zarr.open_group(ObjectStore(bucket), mode="r")["x"][:]
+    np.testing.assert_array_equal(found, rows_of(5, 12)[0])
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path):

@@ -338,6 +338,7 @@ def test_buckets_that_are_not_there(place, rows):
     gone, model = f"{place}x/deep", Ridge(1.0, solver="nystrom", rank=5).fit(*rows)
     for wanted in (
         lambda: write(f"{gone}/a.zarr", *rows),
+        lambda: write(f"{gone}/a.zarr", *rows, overwrite=True),
         lambda: model.save(f"{gone}/model.zarr"),
     ):
         with pytest.raises(SourceError, match=rf"cannot write.*{gone}.*no such bucket or container"):
