@@ -21,7 +21,7 @@ from nysstream.sources.checking import reason
 from nysstream.sources.locations import local_path
 from nysstream.sources.remote import advice_on, explained
 from nysstream.sources.staging import written_aside
-from nysstream.sources.targets import locate
+from nysstream.sources.targets import first_of, locate
 from nysstream.version import __version__
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Checkpoint(Journal):
             assert found is not None
             self._attributes = found
         else:
-            self._begin()
+            self._begin(anew=found is not None)
 
     def recall(self, key: str) -> Entry | None:
         """Give an entry, after making sure that it is whole."""
@@ -208,10 +208,8 @@ class Checkpoint(Journal):
             group = zarr.open_group(self._store, mode="r", use_consolidated=False)
             attributes: dict[str, Any] = dict(group.attrs)
         except FileNotFoundError as error:
-            if not local:
-                return None
-            message = f"{self.name} is there and is no checkpoint: choose another place"
-            raise OutputExistsError(message) from error
+            self._refuse_strangers(error)
+            return None
         except Exception as error:
             message = f"the checkpoint {self.name} cannot be opened: {explained(error)}"
             raise CheckpointError(message) from error
@@ -226,7 +224,22 @@ class Checkpoint(Journal):
             raise CheckpointError(message)
         return attributes
 
-    def _begin(self) -> None:
+    def _refuse_strangers(self, error: Exception) -> None:
+        """Leave alone what lies where a checkpoint should be."""
+        inside = ""
+        if not isinstance(self._place, Path):
+            try:
+                found = first_of(self._place)
+            except Exception as unlisted:
+                message = f"the checkpoint {self.name} cannot be written: {explained(unlisted)}"
+                raise CheckpointError(message) from unlisted
+            if found is None:
+                return
+            inside = f", but holds {found}"
+        message = f"{self.name} is there and is no checkpoint{inside}: choose another place"
+        raise OutputExistsError(message) from error
+
+    def _begin(self, *, anew: bool) -> None:
         self._attributes = {"format": FORMAT, "version": VERSION, "nysstream": __version__}
         try:
             if isinstance(self._place, Path):
@@ -235,8 +248,12 @@ class Checkpoint(Journal):
                 with written_aside(self._place) as partial:
                     zarr.create_group(partial, zarr_format=3, attributes=self._attributes)
             else:
-                sync(self._place.delete_dir(""))
-                zarr.create_group(self._place, zarr_format=3, overwrite=True, attributes=self._attributes)
+                if (
+                    anew
+                ):  # in this order: what is left by a process that is killed here is a checkpoint, or nothing
+                    sync(self._place.delete_dir("entries"))
+                    sync(self._place.delete("zarr.json"))
+                zarr.create_group(self._place, zarr_format=3, attributes=self._attributes)
         except Exception as error:
             message = f"the checkpoint {self.name} cannot be written: {explained(error)}"
             raise CheckpointError(message) from error
