@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -14,11 +13,12 @@ import numpy as np
 import zarr
 from zarr.core.sync import sync
 
-from nysstream.errors import CheckpointError, InputError, OutputExistsError
+from nysstream.errors import CheckpointError, InputError, OutputExistsError, SourceError
 from nysstream.journal import Entry, Journal, journaling
 from nysstream.sources.bundle import nbytes_of, read_bundle, write_bundle
 from nysstream.sources.checking import reason
 from nysstream.sources.locations import local_path
+from nysstream.sources.locking import sole_run
 from nysstream.sources.remote import advice_on, explained
 from nysstream.sources.staging import written_aside
 from nysstream.sources.targets import first_of, locate
@@ -26,6 +26,8 @@ from nysstream.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from zarr.abc.store import Store
 
 
 FORMAT, VERSION = "nysstream-checkpoint", 1
@@ -61,8 +63,8 @@ def checkpointing(
     OutputExistsError
         If something is there and neither ``resume`` nor ``overwrite`` was given, or if it is no checkpoint.
     CheckpointError
-        If the place cannot be written; or if the checkpoint is damaged, or is of other data or settings,
-        when that shows.
+        If the place cannot be written, or another process is using it; or if the checkpoint is damaged, or
+        is of other data or settings, when that shows.
 
     Notes
     -----
@@ -70,6 +72,10 @@ def checkpointing(
     where Gram or Hessian matrices are summed. Resumed runs give the same bits as uninterrupted ones on the
     same kind of machine, and repeat at most the pass that was cut short, and the algebra between passes.
     Conversions, appends, and predictions that are written, go on after the rows that an earlier run wrote.
+
+    On a local disk a lock, ``.<name>.running`` beside the directory, keeps other processes out; the kernel
+    releases it when this one ends, however it does. In object storage nothing does: give each job a place
+    of its own.
 
     ``random_state`` must be a number. Limits, ``tol``, ``memory`` and the Dask scheduler may change between
     runs; other settings and the data may not.
@@ -79,12 +85,28 @@ def checkpointing(
     >>> with checkpointing("fit.checkpoint", resume=True):  # doctest: +SKIP
     ...     model = Ridge(alpha=1.0).fit(X, y)
     """
-    checkpoint = Checkpoint(location, resume=resume, overwrite=overwrite, every=every)
+    with contextlib.ExitStack() as stack:
+        _keep_others_out(stack, *locate(location))
+        checkpoint = Checkpoint(location, resume=resume, overwrite=overwrite, every=every)
+        try:
+            with journaling(checkpoint):
+                yield checkpoint
+        finally:
+            checkpoint.flush()
+
+
+def _keep_others_out(stack: contextlib.ExitStack, name: str, place: Path | Store) -> None:
+    """Let no other process use a checkpoint on a local disk meanwhile.
+
+    In object storage the lock of a process that was killed could not be told from that of a living one.
+    """
+    if not isinstance(place, Path) or not place.parent.is_dir():
+        return
     try:
-        with journaling(checkpoint):
-            yield checkpoint
-    finally:
-        checkpoint.flush()
+        stack.enter_context(sole_run(name, place))
+    except SourceError as error:
+        message = f"the checkpoint {name} cannot be written: {error}"
+        raise CheckpointError(message) from error
 
 
 class Checkpoint(Journal):
@@ -168,6 +190,8 @@ class Checkpoint(Journal):
         """Compare with the job that the checkpoint is of."""
         job = f"job-{self._n_jobs}"
         self._n_jobs += 1
+        if job not in self._attributes:  # unless another run, in object storage, has declared it meanwhile
+            self._attributes = self._find() or self._attributes
         known = self._attributes.get(job)
         if known is None:
             self._note({job: facts})
@@ -243,9 +267,7 @@ class Checkpoint(Journal):
         self._attributes = {"format": FORMAT, "version": VERSION, "nysstream": __version__}
         try:
             if isinstance(self._place, Path):
-                if self._place.exists():
-                    shutil.rmtree(self._place)
-                with written_aside(self._place) as partial:
+                with written_aside(self._place, overwrite=anew) as partial:
                     zarr.create_group(partial, zarr_format=3, attributes=self._attributes)
             else:
                 if (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import resource
@@ -13,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import scipy.sparse
 import zarr
@@ -22,7 +25,7 @@ from hypothesis.extra import numpy as hnp
 
 import nysstream as ns
 from nysstream.errors import CheckpointError, InputError, OutputExistsError
-from nysstream.journal import current_journal, key_of, unrecorded
+from nysstream.journal import current_journal, journaling, key_of, unrecorded
 from nysstream.sources.bundle import read_bundle, write_bundle
 from nysstream.streaming import DesignMatrix, GramProduct, RowSample, reduce
 from nysstream.trace import Trace, tracing
@@ -350,6 +353,120 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, data):
     with ns.checkpointing(place, resume=True):
         resumed = make().fit(*data)
     np.testing.assert_array_equal(resumed.coef_, make().fit(*data).coef_)
+
+
+# Who may use it.
+
+HOLDER = """
+import os, sys, time
+import nysstream
+with nysstream.checkpointing(sys.argv[1], resume=True):
+    if sys.argv[2] == "fork" and os.fork() == 0:
+        print("child", flush=True)
+        time.sleep(60)
+    print("open", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def holding(place, how="alone"):
+    command = [sys.executable, "-c", HOLDER, str(place), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(2 if how == "fork" else 1):
+            assert process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.stdout.close()
+
+
+def test_a_checkpoint_is_used_by_one_process(tmp_path):
+    place = tmp_path / "c"
+    with holding(place) as process:
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with (
+                pytest.raises(CheckpointError, match=f"is being written by process {process.pid} on"),
+                ns.checkpointing(place, **options),
+            ):
+                pass
+    with ns.checkpointing(place, resume=True) as checkpoint:
+        assert checkpoint.resumed
+        with pytest.raises(CheckpointError, match="is being written"), ns.checkpointing(place, resume=True):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_jobs_go_on_on_another_machine(tmp_path):
+    (tmp_path / ".c.running").write_text(json.dumps({"pid": 1, "host": "node17"}))
+    with ns.checkpointing(tmp_path / "c", resume=True):
+        pass
+
+
+def test_forked_children_do_not_hold_what_their_parent_held(tmp_path):
+    place = tmp_path / "c"
+    with holding(place, "fork") as process:
+        (child,) = psutil.Process(process.pid).children()
+        try:
+            process.kill()
+            process.wait()
+            with ns.checkpointing(place, resume=True):
+                pass
+            assert child.is_running()
+        finally:
+            child.kill()
+
+
+def test_a_child_that_leaves_the_block_leaves_the_lock(tmp_path):
+    place = tmp_path / "c"
+    code = (
+        "import os, sys, nysstream\n"
+        "with nysstream.checkpointing(sys.argv[1]):\n"
+        "    child = os.fork()\n"
+        "    if child:\n"
+        "        os.waitpid(child, 0)\n"
+        "        assert os.path.exists(sys.argv[2])\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(place), str(tmp_path / ".c.running")], check=True)
+
+
+def test_file_systems_without_locks_keep_checkpoints(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("nysstream.sources.locking.fcntl.flock", flock)
+    with ns.checkpointing(tmp_path / "c"):
+        pass
+
+
+def test_a_run_that_began_at_the_same_time_is_compared_with(data):
+    place = "memory://checkpoints/twice"
+    with ns.checkpointing(place) as one, ns.checkpointing(place, resume=True):
+        with journaling(one):
+            ns.Ridge(alpha=1.0).fit(*data)
+        with pytest.raises(CheckpointError, match=r"alpha was 1\.0, now 5\.0"):
+            ns.Ridge(alpha=5.0).fit(*data)
+
+
+def test_beginning_anew_leaves_a_checkpoint_when_it_is_killed(tmp_path, data, monkeypatch):
+    place = tmp_path / "c"
+    with ns.checkpointing(place):
+        ns.Ridge().fit(*data)
+
+    class Killed(BaseException):
+        pass
+
+    def rmtree(path, **_):
+        (Path(path) / "zarr.json").unlink(missing_ok=True)
+        raise Killed
+
+    monkeypatch.setattr("shutil.rmtree", rmtree)
+    with pytest.raises(Killed), ns.checkpointing(place, overwrite=True):
+        pass
+    monkeypatch.undo()
+    with ns.checkpointing(place, resume=True) as checkpoint:
+        assert checkpoint.resumed
 
 
 # Entries at rest.
