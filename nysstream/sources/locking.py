@@ -17,7 +17,7 @@ from zarr.storage import ObjectStore
 
 from nysstream.errors import SourceError
 from nysstream.sources.locations import is_url
-from nysstream.sources.remote import object_store, unwrapped
+from nysstream.sources.remote import explained, object_store, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,6 +171,33 @@ def _unlockable(name: str, why: str) -> SourceError:
 @contextmanager
 def _object_locked(store: Any, key: str, name: str) -> Iterator[None]:
     import obstore
+    from obstore.exceptions import BaseError, NotFoundError
+
+    try:
+        locked = _create(store, key, name)
+    except (NotFoundError, FileNotFoundError) as error:  # it was given back before we could look at it
+        raise _taken(name, None, None) from error
+    except BaseError as error:
+        raise _unlockable(name, explained(error)) from error
+    try:
+        yield
+    finally:
+        try:
+            if locked:
+                obstore.delete(store, key)
+        except (NotFoundError, FileNotFoundError):
+            pass
+        except BaseError as error:
+            message = f"cannot unlock {name}: {explained(error)}; remove the object {key} beside it"
+            raise SourceError(message) from error
+
+
+def _create(store: Any, key: str, name: str) -> bool:
+    """Put our lock where there is none, or a dead process of this machine has left one.
+
+    False where the store cannot do so.
+    """
+    import obstore
     from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
     ours = _about_us().encode()
@@ -188,12 +215,8 @@ def _object_locked(store: Any, key: str, name: str) -> Iterator[None]:
         except PreconditionError as lost:
             raise _taken(name, None, None) from lost
     except (NotSupportedError, NotImplementedError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        obstore.delete(store, key)
+        return False
+    return True
 
 
 def _about_us() -> str:
