@@ -39,8 +39,8 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
     estimator : estimator
         Fitted.
     path : str or path
-        Where the group goes; a local one appears when it is complete, one at a URL becomes readable
-        with its last write.
+        Where the group goes; a local one appears when it is complete, one at a URL becomes readable, or
+        is replaced, by its last write.
     overwrite : bool
         Replace what is there.
 
@@ -59,7 +59,8 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
     where a sketch was made ``spectrum``; all float64 and uncompressed. Settings, feature map and
     the result of the fit are JSON attributes. ``memory``, ``device`` and ``callback`` are not kept:
     they belong to the machine, not to the model. Coefficients come back bit by bit. What a model keeps
-    for :func:`nysstream.update` is one more array, ``statistics``.
+    for :func:`nysstream.update` is one more array, ``statistics``. At a URL the arrays lie in a group
+    inside, which the attribute ``arrays`` names.
     """
     result: FitResult = estimator.result_
     attributes: dict[str, Any] = {
@@ -139,6 +140,7 @@ def load(path: str | os.PathLike[str], *, statistics: bool = False) -> Any:
 
 def _checked(group: zarr.Group, attributes: dict[str, Any], name: str, statistics: bool) -> Any:
     MODEL.check(attributes, name)
+    group = MODEL.contents(group, attributes, name)
     try:
         estimator = _build(group, attributes, name)
     except NysstreamError:
