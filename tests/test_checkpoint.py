@@ -14,6 +14,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import psutil
 import pytest
@@ -22,6 +23,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from zarr.codecs import Crc32cCodec, GzipCodec, TransposeCodec
 
 import nysstream as ns
 from nysstream.errors import CheckpointError, InputError, OutputExistsError
@@ -506,6 +508,35 @@ def test_bundles_larger_than_a_chunk(tmp_path, monkeypatch):
     assert found is not None
     for name, expected in arrays.items():
         np.testing.assert_array_equal(found[0][name], expected)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"compressors": [GzipCodec()]},
+        {"compressors": [Crc32cCodec()]},
+        {"filters": [TransposeCodec(order=(0,))]},
+        {"chunks": (1 << 22,)},
+        {"chunks": (64,), "shards": (1024,)},
+        {"zarr_format": 2, "filters": [numcodecs.Pickle()]},
+        {"zarr_format": 2, "compressors": numcodecs.GZip()},
+    ],
+)
+def test_a_bundle_is_stored_as_it_is(tmp_path, stored, monkeypatch):
+    write_bundle(str(tmp_path / "b"), None, {"a": np.arange(128.0)}, {}, name="test")
+    bundle = zarr.open_array(str(tmp_path / "b"), mode="r")
+    options = {"shape": (1024,), "dtype": "u1", "chunks": (1024,), "compressors": None, "zarr_format": 3}
+    other = zarr.create_array(tmp_path / "c", **(options | stored))
+    other.update_attributes(dict(bundle.attrs))
+    for i in range(9):
+        (tmp_path / "c" / f"pad{i}").write_bytes(bytes(1024))  # it takes as much as it should
+
+    def decode(*_):
+        pytest.fail("it was read")
+
+    monkeypatch.setattr(zarr.Array, "__getitem__", decode)
+    with pytest.raises(ValueError, match="compressed or cut up"):
+        read_bundle(other)
 
 
 def test_keys_are_the_same_in_another_process(data):

@@ -18,6 +18,7 @@ from nysstream.sketching.approximation import Certificate
 from nysstream.sketching.nystrom_sketch import NystromSketch
 from nysstream.sketching.sketch_file import read_sums, write_sums
 from nysstream.sources.groups import GroupFormat
+from nysstream.sources.zarr_layout import is_plain
 from nysstream.trace import Cost, PassRecord
 
 if TYPE_CHECKING:
@@ -237,8 +238,7 @@ def _read(group: zarr.Group, key: str, name: str) -> NDArray[np.float64]:
     if not isinstance(array, zarr.Array) or array.dtype != np.float64 or array.ndim > 2:
         message = f"the model {name} is damaged: {key!r} is not an array of float64; fit it again"
         raise InputError(message)
-    whole = array.chunks == array.shape and array.shards is None
-    if array.compressors or array.filters or not whole:
+    if not is_plain(array) or array.chunks != array.shape:
         message = f"the model {name}: {key!r} is compressed or cut up, which models are not; fit it again"
         raise InputError(message)
     stored = array.nbytes_stored()  # the metadata included, so that an absent chunk must be looked for
