@@ -14,6 +14,7 @@ import zarr
 from zarr.core.sync import sync
 
 from nysstream.errors import CheckpointError, InputError, OutputExistsError, SourceError
+from nysstream.interrupts import interrupts_held
 from nysstream.journal import Entry, Journal, journaling
 from nysstream.sources.bundle import nbytes_of, read_bundle, write_bundle
 from nysstream.sources.checking import reason
@@ -92,7 +93,8 @@ def checkpointing(
             with journaling(checkpoint):
                 yield checkpoint
         finally:
-            checkpoint.flush()
+            with interrupts_held():  # a second one must not cost what the first left to be written
+                checkpoint.flush()
 
 
 def _keep_others_out(stack: contextlib.ExitStack, name: str, place: Path | Store) -> None:

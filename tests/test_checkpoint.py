@@ -186,6 +186,43 @@ def test_an_interrupt_writes_what_was_waiting(tmp_path, data):
     assert {"plan", "set-up"} < names
 
 
+SIGNALLED = """
+import os, signal, sys, time
+import nysstream.cli.running as running
+from nysstream.checkpoint import Checkpoint
+from nysstream.journal import Entry
+
+write = Checkpoint._write
+
+def slowly(self, *arguments):
+    Checkpoint._write = write
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    write(self, *arguments)
+
+def job():
+    with running.checkpointed(sys.argv[1], 3600.0, resume=False, overwrite=False) as outputs:
+        outputs.journal.keep("k", "n", Entry(facts={"a": 1}))
+        Checkpoint._write = slowly
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+try:
+    running.command(job)()
+except running.typer.Exit as end:
+    sys.exit(end.exit_code)
+"""
+
+
+def test_a_second_signal_waits_for_what_the_first_left_to_be_written(tmp_path):
+    place = tmp_path / "c"
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(place)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.count("go on with --resume")) == (3, 1), done.stderr
+    assert (place / "entries" / "k").exists()
+
+
 # What is refused.
 
 
