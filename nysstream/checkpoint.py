@@ -15,7 +15,7 @@ from zarr.core.sync import sync
 
 from nysstream.errors import CheckpointError, InputError, OutputExistsError, SourceError
 from nysstream.interrupts import interrupts_held
-from nysstream.journal import Entry, Journal, journaling
+from nysstream.journal import Entry, Journal, journaling, key_of
 from nysstream.sources.bundle import nbytes_of, read_bundle, write_bundle
 from nysstream.sources.checking import reason
 from nysstream.sources.locations import local_path
@@ -159,7 +159,8 @@ class Checkpoint(Journal):
         except (FileNotFoundError, zarr.errors.ArrayNotFoundError):
             return None
         except Exception as error:  # each kind of damage has errors of its own
-            if advice_on(error) is not None:
+            # What is short or out of reach now is no reason to remove anything.
+            if isinstance(error, (OSError, MemoryError)) or advice_on(error) is not None:
                 message = f"the checkpoint {self.name} cannot be read: {explained(error)}"
                 raise CheckpointError(message) from error
             raise self._damaged(key, reason(error)) from error
@@ -342,4 +343,12 @@ _MAY_CHANGE = {"max_passes", "time_limit", "tol", "memory", "callback"}
 def lasting_settings(estimator: Any) -> dict[str, str]:
     """Describe the settings of an estimator, but for limits and the like."""
     settings = sorted(estimator.get_params(deep=False).items())
-    return {key: repr(value) for key, value in settings if key not in _MAY_CHANGE}
+    return {key: _described(value) for key, value in settings if key not in _MAY_CHANGE}
+
+
+def _described(value: Any) -> str:
+    """Describe a setting: arrays, of which only a part is printed, by a digest."""
+    if not hasattr(value, "__array__") or isinstance(value, np.generic):
+        return repr(value)
+    values = np.asarray(value)
+    return f"{type(value).__name__} of shape {values.shape}, {key_of(values)[:12]}"

@@ -26,6 +26,7 @@ from hypothesis.extra import numpy as hnp
 from zarr.codecs import Crc32cCodec, GzipCodec, TransposeCodec
 
 import nysstream as ns
+from nysstream.checkpoint import lasting_settings
 from nysstream.errors import CheckpointError, InputError, OutputExistsError
 from nysstream.journal import current_journal, journaling, key_of, unrecorded
 from nysstream.sources.bundle import read_bundle, write_bundle
@@ -335,6 +336,38 @@ def test_damage_is_noticed_and_named(tmp_path, data, damage):
     entry.rmdir()
     with ns.checkpointing(place, resume=True):
         np.testing.assert_array_equal(make().fit(*data).coef_, whole.coef_)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Unable to allocate 8 GiB"), ConnectionError("reset"), PermissionError(13, "denied")],
+)
+def test_what_cannot_be_read_is_not_called_damaged(tmp_path, data, error, monkeypatch):
+    place = tmp_path / "c"
+    with ns.checkpointing(place):
+        ns.Ridge().fit(*data)
+
+    def read(_):
+        raise error
+
+    monkeypatch.setattr("nysstream.checkpoint.read_bundle", read)
+    with (
+        pytest.raises(CheckpointError, match=r"cannot be read: (?!.*Remove)"),
+        ns.checkpointing(place, resume=True),
+    ):
+        ns.Ridge().fit(*data)
+
+
+def test_settings_that_are_arrays_are_told_apart():
+    lower = np.arange(2000.0)
+    described = []
+    for change in (0.0, 0.0, 1e-12):
+        other = lower.copy()
+        other[1000] += change
+        described.append(lasting_settings(ns.BoundedRegression(lower=other))["lower"])
+    assert described[0] == described[1] != described[2]
+    assert len(described[0]) < 200
+    assert lasting_settings(ns.Ridge(alpha=2.0))["alpha"] == "2.0"
 
 
 def test_an_entry_whose_last_write_did_not_happen_is_made_again(tmp_path, data):
