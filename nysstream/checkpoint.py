@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -15,18 +14,22 @@ import numpy as np
 import zarr
 from zarr.core.sync import sync
 
-from nysstream.errors import CheckpointError, InputError, OutputExistsError
-from nysstream.journal import Entry, Journal, journaling
+from nysstream.errors import CheckpointError, InputError, OutputExistsError, SourceError
+from nysstream.interrupts import interrupts_held
+from nysstream.journal import Entry, Journal, journaling, key_of
 from nysstream.sources.bundle import nbytes_of, read_bundle, write_bundle
 from nysstream.sources.checking import reason
 from nysstream.sources.locations import local_path
+from nysstream.sources.locking import sole_run
 from nysstream.sources.remote import advice_on, explained
 from nysstream.sources.staging import written_aside
-from nysstream.sources.targets import locate
+from nysstream.sources.targets import first_of, locate
 from nysstream.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from zarr.abc.store import Store
 
 
 FORMAT, VERSION = "nysstream-checkpoint", 1
@@ -62,8 +65,8 @@ def checkpointing(
     OutputExistsError
         If something is there and neither ``resume`` nor ``overwrite`` was given, or if it is no checkpoint.
     CheckpointError
-        If the place cannot be written; or if the checkpoint is damaged, or is of other data or settings,
-        when that shows.
+        If the place cannot be written, or another process is using it; or if the checkpoint is damaged, or
+        is of other data or settings, when that shows.
 
     Notes
     -----
@@ -71,6 +74,10 @@ def checkpointing(
     where Gram or Hessian matrices are summed. Resumed runs give the same bits as uninterrupted ones on the
     same kind of machine, and repeat at most the pass that was cut short, and the algebra between passes.
     Conversions, appends, and predictions that are written, go on after the rows that an earlier run wrote.
+
+    On a local disk a lock, ``.<name>.running`` beside the directory, keeps other processes out; the kernel
+    releases it when this one ends, however it does. In object storage nothing does: give each job a place
+    of its own.
 
     ``random_state`` must be a number. Limits, ``tol``, ``memory`` and the Dask scheduler may change between
     runs; other settings and the data may not.
@@ -80,12 +87,29 @@ def checkpointing(
     >>> with checkpointing("fit.checkpoint", resume=True):  # doctest: +SKIP
     ...     model = Ridge(alpha=1.0).fit(X, y)
     """
-    checkpoint = Checkpoint(location, resume=resume, overwrite=overwrite, every=every)
+    with contextlib.ExitStack() as stack:
+        _keep_others_out(stack, *locate(location))
+        checkpoint = Checkpoint(location, resume=resume, overwrite=overwrite, every=every)
+        try:
+            with journaling(checkpoint):
+                yield checkpoint
+        finally:
+            with interrupts_held():  # a second one must not cost what the first left to be written
+                checkpoint.flush()
+
+
+def _keep_others_out(stack: contextlib.ExitStack, name: str, place: Path | Store) -> None:
+    """Let no other process use a checkpoint on a local disk meanwhile.
+
+    In object storage the lock of a process that was killed could not be told from that of a living one.
+    """
+    if not isinstance(place, Path) or not place.parent.is_dir():
+        return
     try:
-        with journaling(checkpoint):
-            yield checkpoint
-    finally:
-        checkpoint.flush()
+        stack.enter_context(sole_run(name, place))
+    except SourceError as error:
+        message = f"the checkpoint {name} cannot be written: {error}"
+        raise CheckpointError(message) from error
 
 
 class Checkpoint(Journal):
@@ -122,7 +146,7 @@ class Checkpoint(Journal):
             assert found is not None
             self._attributes = found
         else:
-            self._begin()
+            self._begin(anew=found is not None)
 
     @property
     def identity(self) -> str:
@@ -141,7 +165,8 @@ class Checkpoint(Journal):
         except (FileNotFoundError, zarr.errors.ArrayNotFoundError):
             return None
         except Exception as error:  # each kind of damage has errors of its own
-            if advice_on(error) is not None:
+            # What is short or out of reach now is no reason to remove anything.
+            if isinstance(error, (OSError, MemoryError)) or advice_on(error) is not None:
                 message = f"the checkpoint {self.name} cannot be read: {explained(error)}"
                 raise CheckpointError(message) from error
             raise self._damaged(key, reason(error)) from error
@@ -174,6 +199,8 @@ class Checkpoint(Journal):
         """Compare with the job that the checkpoint is of."""
         job = f"job-{self._n_jobs}"
         self._n_jobs += 1
+        if job not in self._attributes:  # unless another run, in object storage, has declared it meanwhile
+            self._attributes = self._find() or self._attributes
         known = self._attributes.get(job)
         if known is None:
             self._note({job: facts})
@@ -214,10 +241,8 @@ class Checkpoint(Journal):
             group = zarr.open_group(self._store, mode="r", use_consolidated=False)
             attributes: dict[str, Any] = dict(group.attrs)
         except FileNotFoundError as error:
-            if not local:
-                return None
-            message = f"{self.name} is there and is no checkpoint: choose another place"
-            raise OutputExistsError(message) from error
+            self._refuse_strangers(error)
+            return None
         except Exception as error:
             message = f"the checkpoint {self.name} cannot be opened: {explained(error)}"
             raise CheckpointError(message) from error
@@ -232,18 +257,35 @@ class Checkpoint(Journal):
             raise CheckpointError(message)
         return attributes
 
-    def _begin(self) -> None:
+    def _refuse_strangers(self, error: Exception) -> None:
+        """Leave alone what lies where a checkpoint should be."""
+        inside = ""
+        if not isinstance(self._place, Path):
+            try:
+                found = first_of(self._place)
+            except Exception as unlisted:
+                message = f"the checkpoint {self.name} cannot be written: {explained(unlisted)}"
+                raise CheckpointError(message) from unlisted
+            if found is None:
+                return
+            inside = f", but holds {found}"
+        message = f"{self.name} is there and is no checkpoint{inside}: choose another place"
+        raise OutputExistsError(message) from error
+
+    def _begin(self, *, anew: bool) -> None:
         about = {"format": FORMAT, "version": VERSION, "nysstream": __version__}
         self._attributes = {**about, "id": secrets.token_hex(8)}
         try:
             if isinstance(self._place, Path):
-                if self._place.exists():
-                    shutil.rmtree(self._place)
-                with written_aside(self._place) as partial:
+                with written_aside(self._place, overwrite=anew) as partial:
                     zarr.create_group(partial, zarr_format=3, attributes=self._attributes)
             else:
-                sync(self._place.delete_dir(""))
-                zarr.create_group(self._place, zarr_format=3, overwrite=True, attributes=self._attributes)
+                if (
+                    anew
+                ):  # in this order: what is left by a process that is killed here is a checkpoint, or nothing
+                    sync(self._place.delete_dir("entries"))
+                    sync(self._place.delete("zarr.json"))
+                zarr.create_group(self._place, zarr_format=3, attributes=self._attributes)
         except Exception as error:
             message = f"the checkpoint {self.name} cannot be written: {explained(error)}"
             raise CheckpointError(message) from error
@@ -308,4 +350,12 @@ _MAY_CHANGE = {"max_passes", "time_limit", "tol", "memory", "callback"}
 def lasting_settings(estimator: Any) -> dict[str, str]:
     """Describe the settings of an estimator, but for limits and the like."""
     settings = sorted(estimator.get_params(deep=False).items())
-    return {key: repr(value) for key, value in settings if key not in _MAY_CHANGE}
+    return {key: _described(value) for key, value in settings if key not in _MAY_CHANGE}
+
+
+def _described(value: Any) -> str:
+    """Describe a setting: arrays, of which only a part is printed, by a digest."""
+    if not hasattr(value, "__array__") or isinstance(value, np.generic):
+        return repr(value)
+    values = np.asarray(value)
+    return f"{type(value).__name__} of shape {values.shape}, {key_of(values)[:12]}"

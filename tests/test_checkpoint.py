@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import resource
@@ -12,17 +14,21 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numcodecs
 import numpy as np
+import psutil
 import pytest
 import scipy.sparse
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from zarr.codecs import Crc32cCodec, GzipCodec, TransposeCodec
 
 import nysstream as ns
+from nysstream.checkpoint import lasting_settings
 from nysstream.errors import CheckpointError, InputError, OutputExistsError
-from nysstream.journal import current_journal, key_of, unrecorded
+from nysstream.journal import current_journal, journaling, key_of, unrecorded
 from nysstream.sources.bundle import read_bundle, write_bundle
 from nysstream.streaming import DesignMatrix, GramProduct, RowSample, reduce
 from nysstream.trace import Trace, tracing
@@ -182,6 +188,43 @@ def test_an_interrupt_writes_what_was_waiting(tmp_path, data):
     assert {"plan", "set-up"} < names
 
 
+SIGNALLED = """
+import os, signal, sys, time
+import nysstream.cli.running as running
+from nysstream.checkpoint import Checkpoint
+from nysstream.journal import Entry
+
+write = Checkpoint._write
+
+def slowly(self, *arguments):
+    Checkpoint._write = write
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    write(self, *arguments)
+
+def job():
+    with running.checkpointed(sys.argv[1], 3600.0, resume=False, overwrite=False) as outputs:
+        outputs.journal.keep("k", "n", Entry(facts={"a": 1}))
+        Checkpoint._write = slowly
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+try:
+    running.command(job)()
+except running.typer.Exit as end:
+    sys.exit(end.exit_code)
+"""
+
+
+def test_a_second_signal_waits_for_what_the_first_left_to_be_written(tmp_path):
+    place = tmp_path / "c"
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(place)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.count("go on with --resume")) == (3, 1), done.stderr
+    assert (place / "entries" / "k").exists()
+
+
 # What is refused.
 
 
@@ -296,6 +339,38 @@ def test_damage_is_noticed_and_named(tmp_path, data, damage):
         np.testing.assert_array_equal(make().fit(*data).coef_, whole.coef_)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Unable to allocate 8 GiB"), ConnectionError("reset"), PermissionError(13, "denied")],
+)
+def test_what_cannot_be_read_is_not_called_damaged(tmp_path, data, error, monkeypatch):
+    place = tmp_path / "c"
+    with ns.checkpointing(place):
+        ns.Ridge().fit(*data)
+
+    def read(_):
+        raise error
+
+    monkeypatch.setattr("nysstream.checkpoint.read_bundle", read)
+    with (
+        pytest.raises(CheckpointError, match=r"cannot be read: (?!.*Remove)"),
+        ns.checkpointing(place, resume=True),
+    ):
+        ns.Ridge().fit(*data)
+
+
+def test_settings_that_are_arrays_are_told_apart():
+    lower = np.arange(2000.0)
+    described = []
+    for change in (0.0, 0.0, 1e-12):
+        other = lower.copy()
+        other[1000] += change
+        described.append(lasting_settings(ns.BoundedRegression(lower=other))["lower"])
+    assert described[0] == described[1] != described[2]
+    assert len(described[0]) < 200
+    assert lasting_settings(ns.Ridge(alpha=2.0))["alpha"] == "2.0"
+
+
 def test_an_entry_whose_last_write_did_not_happen_is_made_again(tmp_path, data):
     place = tmp_path / "c"
     with ns.checkpointing(place):
@@ -353,6 +428,120 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, data):
     np.testing.assert_array_equal(resumed.coef_, make().fit(*data).coef_)
 
 
+# Who may use it.
+
+HOLDER = """
+import os, sys, time
+import nysstream
+with nysstream.checkpointing(sys.argv[1], resume=True):
+    if sys.argv[2] == "fork" and os.fork() == 0:
+        print("child", flush=True)
+        time.sleep(60)
+    print("open", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def holding(place, how="alone"):
+    command = [sys.executable, "-c", HOLDER, str(place), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(2 if how == "fork" else 1):
+            assert process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.stdout.close()
+
+
+def test_a_checkpoint_is_used_by_one_process(tmp_path):
+    place = tmp_path / "c"
+    with holding(place) as process:
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with (
+                pytest.raises(CheckpointError, match=f"is being written by process {process.pid} on"),
+                ns.checkpointing(place, **options),
+            ):
+                pass
+    with ns.checkpointing(place, resume=True) as checkpoint:
+        assert checkpoint.resumed
+        with pytest.raises(CheckpointError, match="is being written"), ns.checkpointing(place, resume=True):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_jobs_go_on_on_another_machine(tmp_path):
+    (tmp_path / ".c.running").write_text(json.dumps({"pid": 1, "host": "node17"}))
+    with ns.checkpointing(tmp_path / "c", resume=True):
+        pass
+
+
+def test_forked_children_do_not_hold_what_their_parent_held(tmp_path):
+    place = tmp_path / "c"
+    with holding(place, "fork") as process:
+        (child,) = psutil.Process(process.pid).children()
+        try:
+            process.kill()
+            process.wait()
+            with ns.checkpointing(place, resume=True):
+                pass
+            assert child.is_running()
+        finally:
+            child.kill()
+
+
+def test_a_child_that_leaves_the_block_leaves_the_lock(tmp_path):
+    place = tmp_path / "c"
+    code = (
+        "import os, sys, nysstream\n"
+        "with nysstream.checkpointing(sys.argv[1]):\n"
+        "    child = os.fork()\n"
+        "    if child:\n"
+        "        os.waitpid(child, 0)\n"
+        "        assert os.path.exists(sys.argv[2])\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(place), str(tmp_path / ".c.running")], check=True)
+
+
+def test_file_systems_without_locks_keep_checkpoints(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("nysstream.sources.locking.fcntl.flock", flock)
+    with ns.checkpointing(tmp_path / "c"):
+        pass
+
+
+def test_a_run_that_began_at_the_same_time_is_compared_with(data):
+    place = "memory://checkpoints/twice"
+    with ns.checkpointing(place) as one, ns.checkpointing(place, resume=True):
+        with journaling(one):
+            ns.Ridge(alpha=1.0).fit(*data)
+        with pytest.raises(CheckpointError, match=r"alpha was 1\.0, now 5\.0"):
+            ns.Ridge(alpha=5.0).fit(*data)
+
+
+def test_beginning_anew_leaves_a_checkpoint_when_it_is_killed(tmp_path, data, monkeypatch):
+    place = tmp_path / "c"
+    with ns.checkpointing(place):
+        ns.Ridge().fit(*data)
+
+    class Killed(BaseException):
+        pass
+
+    def rmtree(path, **_):
+        (Path(path) / "zarr.json").unlink(missing_ok=True)
+        raise Killed
+
+    monkeypatch.setattr("shutil.rmtree", rmtree)
+    with pytest.raises(Killed), ns.checkpointing(place, overwrite=True):
+        pass
+    monkeypatch.undo()
+    with ns.checkpointing(place, resume=True) as checkpoint:
+        assert checkpoint.resumed
+
+
 # Entries at rest.
 
 _DTYPES = ["f8", "f4", "i8", "i4", "u1", "?"]
@@ -390,6 +579,35 @@ def test_bundles_larger_than_a_chunk(tmp_path, monkeypatch):
     assert found is not None
     for name, expected in arrays.items():
         np.testing.assert_array_equal(found[0][name], expected)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"compressors": [GzipCodec()]},
+        {"compressors": [Crc32cCodec()]},
+        {"filters": [TransposeCodec(order=(0,))]},
+        {"chunks": (1 << 22,)},
+        {"chunks": (64,), "shards": (1024,)},
+        {"zarr_format": 2, "filters": [numcodecs.Pickle()]},
+        {"zarr_format": 2, "compressors": numcodecs.GZip()},
+    ],
+)
+def test_a_bundle_is_stored_as_it_is(tmp_path, stored, monkeypatch):
+    write_bundle(str(tmp_path / "b"), None, {"a": np.arange(128.0)}, {}, name="test")
+    bundle = zarr.open_array(str(tmp_path / "b"), mode="r")
+    options = {"shape": (1024,), "dtype": "u1", "chunks": (1024,), "compressors": None, "zarr_format": 3}
+    other = zarr.create_array(tmp_path / "c", **(options | stored))
+    other.update_attributes(dict(bundle.attrs))
+    for i in range(9):
+        (tmp_path / "c" / f"pad{i}").write_bytes(bytes(1024))  # it takes as much as it should
+
+    def decode(*_):
+        pytest.fail("it was read")
+
+    monkeypatch.setattr(zarr.Array, "__getitem__", decode)
+    with pytest.raises(ValueError, match="compressed or cut up"):
+        read_bundle(other)
 
 
 def test_keys_are_the_same_in_another_process(data):

@@ -13,7 +13,7 @@ MAX_LINES = 400
 #: Top-level modules and folders, lowest first. Members of one floor may import each other as long
 #: as no cycle of folders arises.
 FLOORS = (
-    ("version", "errors", "arrays", "cluster", "memory", "trace", "journal"),
+    ("version", "errors", "arrays", "cluster", "memory", "trace", "journal", "interrupts"),
     ("losses", "regularizers", "features"),
     ("sources",),
     ("streaming",),

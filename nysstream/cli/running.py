@@ -146,11 +146,11 @@ def checkpointed(
             raise InputError(message)
         yield Outputs(overwrite)
         return
-    with checkpointing(location, resume=resume, overwrite=overwrite, every=every or 0.0) as journal:
-        try:
+    try:
+        with checkpointing(location, resume=resume, overwrite=overwrite, every=every or 0.0) as journal:
             yield Outputs(overwrite, journal)
-        except KeyboardInterrupt as error:
-            raise Interrupted(location) from error
+    except KeyboardInterrupt as error:
+        raise Interrupted(location) from error
 
 
 class Interrupted(Exception):
@@ -282,22 +282,6 @@ def _termination_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if waiting:
-            signal.raise_signal(signal.SIGINT)
 
 
 def _complain(message: str) -> None:

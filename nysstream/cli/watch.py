@@ -14,9 +14,10 @@ from nysstream.cli.options import parse_seconds
 from nysstream.cli.predict import loaded
 from nysstream.cli.printing import print_json
 from nysstream.cli.progress import ProgressLine
-from nysstream.cli.running import CONVERGED, STOPPED, command, interrupts_held, scheduled
+from nysstream.cli.running import CONVERGED, STOPPED, command, scheduled
 from nysstream.errors import InputError
 from nysstream.estimators.updating import update
+from nysstream.interrupts import interrupts_held
 from nysstream.report import wording
 from nysstream.sources.growing import count_rows
 

@@ -18,6 +18,7 @@ from nysstream.sketching.approximation import Certificate
 from nysstream.sketching.nystrom_sketch import NystromSketch
 from nysstream.sketching.sketch_file import read_sums, write_sums
 from nysstream.sources.groups import GroupFormat
+from nysstream.sources.zarr_layout import is_plain
 from nysstream.trace import Cost, PassRecord
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
     estimator : estimator
         Fitted.
     path : str or path
-        Where the group goes; a local one appears when it is complete, one at a URL becomes readable
-        with its last write.
+        Where the group goes; a local one appears when it is complete, one at a URL becomes readable, or
+        is replaced, by its last write.
     overwrite : bool
         Replace what is there.
 
@@ -59,7 +60,8 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
     where a sketch was made ``spectrum``; all float64 and uncompressed. Settings, feature map and
     the result of the fit are JSON attributes. ``memory``, ``device`` and ``callback`` are not kept:
     they belong to the machine, not to the model. Coefficients come back bit by bit. What a model keeps
-    for :func:`nysstream.update` is one more array, ``statistics``.
+    for :func:`nysstream.update` is one more array, ``statistics``. At a URL the arrays lie in a group
+    inside, which the attribute ``arrays`` names.
     """
     result: FitResult = estimator.result_
     attributes: dict[str, Any] = {
@@ -139,6 +141,7 @@ def load(path: str | os.PathLike[str], *, statistics: bool = False) -> Any:
 
 def _checked(group: zarr.Group, attributes: dict[str, Any], name: str, statistics: bool) -> Any:
     MODEL.check(attributes, name)
+    group = MODEL.contents(group, attributes, name)
     try:
         estimator = _build(group, attributes, name)
     except NysstreamError:
@@ -235,8 +238,7 @@ def _read(group: zarr.Group, key: str, name: str) -> NDArray[np.float64]:
     if not isinstance(array, zarr.Array) or array.dtype != np.float64 or array.ndim > 2:
         message = f"the model {name} is damaged: {key!r} is not an array of float64; fit it again"
         raise InputError(message)
-    whole = array.chunks == array.shape and array.shards is None
-    if array.compressors or array.filters or not whole:
+    if not is_plain(array) or array.chunks != array.shape:
         message = f"the model {name}: {key!r} is compressed or cut up, which models are not; fit it again"
         raise InputError(message)
     stored = array.nbytes_stored()  # the metadata included, so that an absent chunk must be looked for

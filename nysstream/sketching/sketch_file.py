@@ -47,7 +47,8 @@ def save(
     ----------
     sketch : NystromSketch
     path : str or path
-        A local group appears when it is complete; one at a URL becomes readable with its last write.
+        A local group appears when it is complete. One at a URL holds its arrays in a group inside, which
+        the attribute ``arrays`` names, and becomes readable, or is replaced, by its last write.
     overwrite : bool
         Replace what is there.
     arrays : mapping of str to ndarray, optional
@@ -68,7 +69,7 @@ def load(path: str | os.PathLike[str], kind: type[S]) -> S:
     name = os.fspath(path)
     group, attributes = SKETCH.open(name)
     SKETCH.check(attributes, name)
-    return read_sums(group, f"the sketch {name}", kind)
+    return read_sums(SKETCH.contents(group, attributes, name), f"the sketch {name}", kind)
 
 
 def write_sums(group: zarr.Group, sketch: NystromSketch) -> None:
@@ -77,7 +78,6 @@ def write_sums(group: zarr.Group, sketch: NystromSketch) -> None:
     Parameters
     ----------
     group : zarr.Group
-        The root of its store.
     sketch : NystromSketch
     """
     sums = sketch.sums
@@ -109,7 +109,8 @@ def write_sums(group: zarr.Group, sketch: NystromSketch) -> None:
     if sample is not None:
         arrays |= {"sample": sample.X, "sample weight": sample.weight}
         facts["sample_rows"] = sample.n_rows
-    write_bundle(group.store, BUNDLE, arrays, facts, name="sums of a set-up pass")
+    path = f"{group.path}/{BUNDLE}" if group.path else BUNDLE
+    write_bundle(group.store, path, arrays, facts, name="sums of a set-up pass")
 
 
 def read_sums(group: zarr.Group, name: str, kind: type[S]) -> S:

@@ -11,6 +11,8 @@ import scipy.sparse
 import xxhash
 import zarr
 
+from nysstream.sources.zarr_layout import is_plain
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -72,7 +74,7 @@ def read_bundle(array: zarr.Array[Any]) -> tuple[dict[str, Any], dict[str, Any]]
     Raises
     ------
     ValueError
-        If it is damaged, or no bundle.
+        If it is damaged, or no bundle: before more is allocated than is stored.
     """
     about: dict[str, Any] = dict(array.attrs)
     if "checksum" not in about:
@@ -81,6 +83,9 @@ def read_bundle(array: zarr.Array[Any]) -> tuple[dict[str, Any], dict[str, Any]]
     total = sum(_padded(np.dtype(item["dtype"]).itemsize * math.prod(item["shape"])) for item in listed)
     if array.dtype != np.uint8 or array.shape != (total,) or array.nbytes_stored() < total:
         message = f"it should hold {total} bytes and does not"
+        raise ValueError(message)
+    if not is_plain(array) or array.chunks[0] > max(1, min(total, _CHUNK)):
+        message = "it is compressed or cut up as no bundle is"
         raise ValueError(message)
     payload: Any = np.asarray(array[...])
     digest = _digest(listed, facts)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
+import re
+import secrets
+import warnings
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zarr
+from zarr.core.sync import sync
 
 from nysstream.errors import InputError, NysstreamError, SourceError
 from nysstream.sources.remote import advice_on, explained
@@ -18,6 +22,12 @@ from nysstream.sources.zarr_store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from zarr.abc.store import Store
+
+#: The attribute that names the group inside which holds the arrays, at URLs.
+_ARRAYS = "arrays"
+_INSIDE = re.compile("arrays-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -49,11 +59,13 @@ class GroupFormat:
         Parameters
         ----------
         path : str or path
-            A local group appears when it is complete; one at a URL becomes readable with its last write.
+            A local group appears when it is complete. At a URL the arrays are written into a group inside,
+            and one write of the outer group's attributes makes them count: whoever reads finds the old ones
+            or the new ones.
         attributes : mapping
             Plain JSON.
         overwrite : bool
-            Replace what is there.
+            Replace what is there; at a URL what is of another kind is removed first.
 
         Raises
         ------
@@ -66,12 +78,13 @@ class GroupFormat:
         name, place = locate(path)
         try:
             with ExitStack() as stack:
-                store: Any = place
+                about = {"format": self.name, "version": self.version, **attributes}
                 if isinstance(place, Path):
-                    store = stack.enter_context(written_aside(place, overwrite=overwrite))
-                group = zarr.create_group(store, zarr_format=3, overwrite=True)
+                    partial = stack.enter_context(written_aside(place, overwrite=overwrite))
+                    group = zarr.create_group(partial, zarr_format=3, attributes=about)
+                else:
+                    group = stack.enter_context(self._inside(place, about))
                 yield group
-                group.update_attributes({"format": self.name, "version": self.version, **attributes})
         except NysstreamError:
             raise
         except Exception as error:  # each back end has errors of its own
@@ -79,6 +92,36 @@ class GroupFormat:
                 raise  # a mistake of ours
             message = f"cannot write the {self.what} {name}: {explained(error)}"
             raise SourceError(message) from error
+
+    @contextmanager
+    def _inside(self, place: Store, about: dict[str, Any]) -> Iterator[zarr.Group]:
+        """Give a group inside that at a URL, which takes the place of the arrays there in the end."""
+        root = self._found(place)
+        if root is None:
+            root = zarr.create_group(place, zarr_format=3, overwrite=True)
+        named = str(root.attrs.get(_ARRAYS))  # by whoever wrote it: nothing but such a group is removed
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Object at .* is not recognized")  # those stay
+            stale = [named] if _INSIDE.fullmatch(named) else list(root.array_keys())
+        inside = f"arrays-{secrets.token_hex(4)}"
+        try:
+            yield root.create_group(inside)
+            root.attrs.put(about | {_ARRAYS: inside})
+        except BaseException:
+            if root.attrs.get(_ARRAYS) != inside:
+                with suppress(Exception):
+                    sync(place.delete_dir(inside))
+            raise
+        for member in stale:
+            sync(place.delete_dir(member))
+
+    def _found(self, place: Store) -> zarr.Group | None:
+        """Open a group of this kind to write to it; None where there is none."""
+        try:
+            root = zarr.open_group(place, mode="r+", zarr_format=3, use_consolidated=False)
+        except (FileNotFoundError, ValueError, TypeError, KeyError):  # nothing, or something else
+            return None
+        return root if root.attrs.get("format") == self.name else None
 
     def open(self, name: str) -> tuple[zarr.Group, dict[str, Any]]:
         """Open whatever group is there, and read its attributes.
@@ -99,6 +142,26 @@ class GroupFormat:
         except Exception as error:  # each kind of damage has errors of its own
             message = f"the {self.what} {name} cannot be opened: {explained(error)}"
             raise SourceError(message) from error
+
+    def contents(self, group: zarr.Group, attributes: Mapping[str, Any], name: str) -> zarr.Group:
+        """Give the group that holds the arrays of an opened one: itself, or one inside.
+
+        Raises
+        ------
+        SourceError
+            If it is not there.
+        """
+        if _ARRAYS not in attributes:
+            return group
+        try:
+            found = group[attributes[_ARRAYS]]
+        except Exception as error:  # each kind of damage has errors of its own
+            message = f"the arrays of the {self.what} {name} cannot be opened: {explained(error)}"
+            raise SourceError(message) from error
+        if not isinstance(found, zarr.Group):
+            message = f"the {self.what} {name} is damaged: {attributes[_ARRAYS]!r} is no group; make it again"
+            raise SourceError(message)
+        return found
 
     def check(self, attributes: Mapping[str, Any], name: str) -> None:
         """Refuse a group of another kind or version.

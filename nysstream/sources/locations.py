@@ -8,6 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from nysstream.errors import InputError
 
+#: A user and a password after a scheme, wherever it stands and however it is spelled.
+_PASSWORD = re.compile(r":/+[^/]*:[^/]*@")
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
@@ -38,7 +40,14 @@ def checked_location(location: str | os.PathLike[str]) -> str:
     if not isinstance(text, str):
         message = f"a path or URL must be text, not {type(text).__name__}; decode it with os.fsdecode"
         raise InputError(message)
-    if local_path(text) is not None:
+    local = local_path(text) is not None
+    if (local or not urlsplit(text).netloc) and _PASSWORD.search(text):
+        message = (
+            "a location that is no plain URL carries credentials, so it is not shown here: leave them out, "
+            "and set them in the environment, where each worker reads its own"
+        )
+        raise InputError(message)
+    if local:
         return text
     parts = urlsplit(text)
     if parts.scheme.lower() in ("abfs", "abfss") and ":" not in parts.netloc:

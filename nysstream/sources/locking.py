@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zarr.abc.store import Store
+
+#: What file systems say that have no locks.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+#: Locks that this process holds. A child would share them, and keep them when this process is killed.
+_held: set[FileIO] = set()
+
+
+def _let_go() -> None:
+    for lock in _held:
+        lock.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
@@ -70,52 +86,119 @@ def _remove_unfinished(place: Path) -> None:
 
 
 @contextmanager
-def _file_locked(path: Path, name: str) -> Iterator[bool]:
-    """Hold a lock; gives whether a process that was killed had held it."""
-    file = _locked(path, name)
-    with os.fdopen(file, "r+") as lock:
-        holder = _read(lock.read())
-        if holder is not None and holder["host"] != socket.gethostname():
+def sole_run(name: str, place: Path) -> Iterator[None]:
+    """Keep other processes off what this one goes on with, by a file ``.<name>.running`` beside it.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    place : pathlib.Path
+        Local; it may be replaced while the block runs.
+
+    Raises
+    ------
+    SourceError
+        If a process that lives holds it. What a process has left behind that was killed holds nobody up,
+        on whatever machine it was: jobs go on where the batch system sends them. Where the file system
+        has no locks there is none.
+    """
+    with _file_locked(place.with_name(f".{place.name}.running"), name, strict=False):
+        yield
+
+
+@contextmanager
+def _file_locked(path: Path, name: str, *, strict: bool = True) -> Iterator[bool]:
+    """Hold a lock; gives whether a process that was killed had held it.
+
+    A strict one is refused where another machine has left one behind, and where there are no locks.
+    """
+    with _locked(path, name, strict=strict) as lock:
+        holder = _read(lock.read().decode(errors="replace"))
+        if strict and holder is not None and holder["host"] != socket.gethostname():
             # The lock of another machine may not be seen through a network file system.
             raise _taken(name, holder, f"remove {path}")
-        lock.seek(0)
-        lock.truncate()
-        lock.write(_about_us())
-        lock.flush()
+        _held.add(lock)
         try:
+            _sign(lock, path, name)
             yield holder is not None
         finally:
-            path.unlink(missing_ok=True)
+            _held.discard(lock)
+            if not lock.closed:  # else this is a child, and the lock its parent's
+                path.unlink(missing_ok=True)
 
 
-def _locked(path: Path, name: str) -> int:
+def _sign(lock: FileIO, path: Path, name: str) -> None:
+    """Write into a lock who holds it."""
+    try:
+        lock.seek(0)
+        lock.truncate()
+        lock.write(_about_us().encode())
+    except OSError as error:
+        raise _unlockable(name, f"{path}: {error.strerror}") from error
+
+
+def _locked(path: Path, name: str, *, strict: bool) -> FileIO:
     """Open the file and lock it; it may have been removed in between by the one that had it."""
     while True:
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            lock = FileIO(path, "r+", opener=_made)
         except OSError as error:
-            message = f"cannot lock {name} for writing: {path}: {error.strerror}"
-            raise SourceError(message) from error
+            raise _unlockable(name, f"{path}: {error.strerror}") from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = _read(os.read(file, 4096).decode(errors="replace"))
-            os.close(file)
+            with lock:
+                holder = _read(lock.read().decode(errors="replace"))
             raise _taken(name, holder, None) from error
-        if path.exists() and os.fstat(file).st_ino == path.stat().st_ino:
-            return file
-        os.close(file)
+        except OSError as error:
+            if strict or error.errno not in _NO_LOCKS:
+                lock.close()
+                raise _unlockable(name, f"{path}: {error.strerror}") from error
+        if path.exists() and os.fstat(lock.fileno()).st_ino == path.stat().st_ino:
+            return lock
+        lock.close()
+
+
+def _made(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT, 0o644)
+
+
+def _unlockable(name: str, why: str) -> SourceError:
+    return SourceError(f"cannot lock {name} for writing: {why}")
 
 
 @contextmanager
 def _object_locked(store: Any, key: str, name: str) -> Iterator[None]:
     import obstore
-    from obstore.exceptions import (
-        AlreadyExistsError,
-        NotFoundError,
-        NotSupportedError,
-        PreconditionError,
-    )
+    from obstore.exceptions import BaseError, NotFoundError
+
+    try:
+        locked = _create(store, key, name)
+    except (NotFoundError, FileNotFoundError) as error:  # it was given back before we could look at it
+        raise _taken(name, None, None) from error
+    except BaseError as error:
+        raise _unlockable(name, explained(error)) from error
+    try:
+        yield
+    finally:
+        try:
+            if locked:
+                obstore.delete(store, key)
+        except (NotFoundError, FileNotFoundError):
+            pass
+        except BaseError as error:
+            message = f"cannot unlock {name}: {explained(error)}; remove the object {key} beside it"
+            raise SourceError(message) from error
+
+
+def _create(store: Any, key: str, name: str) -> bool:
+    """Put our lock where there is none, or a dead process of this machine has left one.
+
+    False where the store cannot do so.
+    """
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
     ours = _about_us().encode()
     try:
@@ -132,17 +215,8 @@ def _object_locked(store: Any, key: str, name: str) -> Iterator[None]:
         except PreconditionError as lost:
             raise _taken(name, None, None) from lost
     except (NotSupportedError, NotImplementedError):
-        yield
-        return
-    except Exception as error:  # each back end has errors of its own
-        message = f"cannot write {name}: {explained(error)}"
-        raise SourceError(message) from error
-    try:
-        yield
-    finally:
-        # A lock within the store is gone where the store was cleared.
-        with suppress(FileNotFoundError, NotFoundError):
-            obstore.delete(store, key)
+        return False
+    return True
 
 
 def _about_us() -> str:

@@ -44,6 +44,8 @@ _CREDENTIALS = {
 #: How obstore says, in what it appends for debugging, that a certificate was refused.
 _INVALID = re.compile(r"InvalidCertificate\(\s*(\w+?)(?:Context)?\b")
 _NO_CERTIFICATES = "no certificates to trust were found: name a file of them in SSL_CERT_FILE"
+#: How obstore says that listing was denied: of that it makes an error like any other.
+_DENIED = re.compile(r"status code: 40[13]\b")
 _ATTEMPTS, _FIRST_PAUSE = 6, 0.1
 
 
@@ -245,7 +247,8 @@ def advice_on(error: BaseException) -> str | None:
         )
     if "NoSuchBucket" in text or "ContainerNotFound" in text:
         return "there is no such bucket or container: make it first, or check its name"
-    if name in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError") or status in (401, 403):
+    denied = name in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError")
+    if denied or status in (401, 403) or (name == "GenericError" and _DENIED.search(text)):
         return (
             "access is denied (401 or 403): check the credentials in the environment of this process, and "
             "what they may do, or pass anonymous=True for public data"

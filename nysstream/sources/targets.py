@@ -13,7 +13,7 @@ from zarr.core.sync import sync
 from nysstream.errors import InputError, NysstreamError, OutputExistsError, SourceError
 from nysstream.sources.locations import checked_location, local_path
 from nysstream.sources.remote import explained, remote_store
-from nysstream.sources.staging import refuse_existing
+from nysstream.sources.staging import ZARR_MARKS, refuse_existing
 from nysstream.sources.zarr_members import unfinished_ignored
 
 
@@ -40,13 +40,29 @@ def refuse_taken(name: str, place: Path | Store, *, overwrite: bool) -> None:
         refuse_existing(place, overwrite=overwrite)
         return
     try:
-        taken = not overwrite and sync(place.exists("zarr.json"))
+        found = first_of(place)
+        zarrs = found is not None and any(sync(place.exists(mark)) for mark in ZARR_MARKS)
     except Exception as error:  # each back end has errors of its own
         message = f"cannot write {name}: {explained(error)}"
         raise SourceError(message) from error
-    if taken:
+    if found is not None and not zarrs:  # a slip of the keyboard must not cost a bucket
+        message = f"{name} holds {found} and is no Zarr store: choose another place"
+        raise OutputExistsError(message)
+    if zarrs and not overwrite:
         message = f"{name} exists: choose another place or pass overwrite=True"
         raise OutputExistsError(message)
+
+
+def first_of(store: Store) -> str | None:
+    """Name something that a store holds, whatever it is; None if it is empty."""
+
+    async def first() -> str | None:
+        async for key in store.list_prefix(""):
+            if key:  # the mark of an empty folder has no name
+                return key
+        return None
+
+    return sync(first())
 
 
 def open_arrays(name: str, place: Store | Path) -> tuple[dict[str, zarr.Array[Any]], int]:

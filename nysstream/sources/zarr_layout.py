@@ -130,6 +130,13 @@ def refuse_code(array: Any, name: str) -> None:
         raise SourceError(message)
 
 
+def is_plain(array: Any) -> bool:
+    """Whether chunks are stored as they are: reading them takes what is stored, and runs nothing."""
+    if array.metadata.zarr_format == 2:
+        return not (array.compressors or array.filters)
+    return [codec["name"] for codec in array.metadata.to_dict()["codecs"]] == ["bytes"]
+
+
 def _names(part: Any) -> set[str]:
     """List what codecs are called, at any depth."""
     if isinstance(part, (list, tuple)):

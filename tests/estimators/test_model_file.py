@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -247,3 +248,114 @@ def test_a_name_that_occurs_in_the_names_of_its_arrays(tmp_path, monkeypatch):
     X = np.random.default_rng(0).standard_normal((30, 5))
     nysstream.Ridge(solver="nystrom", rank=3).fit(X, X[:, 0]).save("m")  # "spectrum" ends in m
     assert nysstream.load("m").result_.spectrum.size == 3
+
+
+# Models at URLs.
+
+
+@pytest.fixture
+def url():
+    """Give a place of the test's own in fsspec's memory."""
+    place = "memory://models/m.zarr"
+    yield place
+    system = fsspec.filesystem("memory")
+    if system.exists("/models"):
+        system.rm("/models", recursive=True)
+
+
+def names_at(url):
+    return sorted(path.partition("m.zarr/")[2] for path in fsspec.filesystem("memory").find(url))
+
+
+@pytest.fixture
+def two(data):
+    """Fit two models that keep what they were made of."""
+    X, y = data[0], data[1]
+    return [Ridge(alpha=alpha, keep_statistics=True).fit(X, y) for alpha in (1.0, 9.0)]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["memory", "s3"])
+def test_who_is_killed_while_replacing_a_model_leaves_the_old_one(kind, request, two, url, monkeypatch):
+    old, new = two
+    if kind == "s3":
+        url = f"{request.getfixturevalue('s3')}/m.zarr"
+    old.save(url)
+
+    def killed(*_):
+        found = nysstream.load(url)
+        np.testing.assert_array_equal(found.coef_, old.coef_)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_file, "write_sums", killed)
+        with pytest.raises(Killed):
+            new.save(url, overwrite=True)
+    found = nysstream.load(url, statistics=True)
+    np.testing.assert_array_equal(found.coef_, old.coef_)
+    new.save(url, overwrite=True)
+    np.testing.assert_array_equal(nysstream.load(url, statistics=True).coef_, new.coef_)
+    with pytest.raises(OutputExistsError):
+        old.save(url)
+    if kind == "memory":
+        assert len({name.partition("/")[0] for name in names_at(url)}) == 2  # attributes and arrays
+
+
+def test_a_model_that_was_copied_to_a_url_is_replaced(two, url, tmp_path):
+    old, new = two
+    old.save(tmp_path / "m.zarr")
+    fsspec.filesystem("memory").put(str(tmp_path / "m.zarr"), "/models/m.zarr", recursive=True)
+    np.testing.assert_array_equal(nysstream.load(url).coef_, old.coef_)
+    new.save(url, overwrite=True)
+    np.testing.assert_array_equal(nysstream.load(url, statistics=True).coef_, new.coef_)
+    assert not any(name.startswith("coef") for name in names_at(url))
+
+
+def test_a_model_takes_the_place_of_something_else(two, url):
+    for make in (
+        lambda: zarr.create_array(url, data=np.arange(5.0)),
+        lambda: zarr.open_group(url, mode="w", zarr_format=2).create_array("x", data=np.arange(5.0)),
+    ):
+        make()
+        two[0].save(url, overwrite=True)
+        np.testing.assert_array_equal(nysstream.load(url).coef_, two[0].coef_)
+        fsspec.filesystem("memory").rm("/models", recursive=True)
+
+
+def test_a_model_that_is_replaced_while_it_is_read(two, url, monkeypatch):
+    old, new = two
+    old.save(url)
+    build = model_file._build
+    replaced = []
+
+    def slow(*arguments):
+        if not replaced:
+            replaced.append(True)
+            new.save(url, overwrite=True)
+        return build(*arguments)
+
+    monkeypatch.setattr(model_file, "_build", slow)
+    np.testing.assert_array_equal(nysstream.load(url).coef_, new.coef_)
+
+
+@pytest.mark.parametrize("named", ["arrays-gone", 3, "../m.zarr"])
+def test_arrays_that_are_not_where_they_should_be(two, url, named):
+    two[0].save(url)
+    zarr.open_group(url, mode="r+").update_attributes({"arrays": named})
+    with pytest.raises(NysstreamError, match=r"arrays of the model .* cannot be opened"):
+        nysstream.load(url)
+
+
+@pytest.mark.parametrize("named", ["", "/", ".", "notes", "../other"])
+def test_replacing_a_model_removes_nothing_but_its_arrays(two, url, named):
+    system = fsspec.filesystem("memory")
+    for path in ("/models/m.zarr/notes/a.txt", "/models/other/b.txt"):
+        system.pipe(path, b"mine")
+    zarr.open_group(url, mode="a", zarr_format=3).attrs.update({"format": "nysstream-model", "arrays": named})
+    two[1].save(url, overwrite=True)
+    np.testing.assert_array_equal(nysstream.load(url).coef_, two[1].coef_)
+    assert system.exists("/models/m.zarr/notes/a.txt")
+    assert system.exists("/models/other/b.txt")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -302,6 +304,44 @@ def test_a_store_is_replaced_that_holds_its_own_lock():
     assert ".appending" not in [found["path"] for found in obstore.list(bucket).collect()]
     found = zarr.open_group(ObjectStore(bucket), mode="r")["x"][:]
     np.testing.assert_array_equal(found, rows_of(5, 12)[0])
+
+
+@pytest.mark.parametrize("moment", ["put", "head", "get", "delete"])
+def test_a_lock_that_object_storage_refuses(moment, monkeypatch):
+    obstore = pytest.importorskip("obstore")
+    from obstore.exceptions import NotFoundError, PermissionDeniedError
+    from obstore.store import MemoryStore
+    from zarr.storage import ObjectStore
+
+    bucket = MemoryStore()
+    kind = NotFoundError if moment in ("head", "get") else PermissionDeniedError
+
+    def refuse(*_, **__):
+        raise kind
+
+    if kind is NotFoundError:
+        obstore.put(bucket, ".appending", b"{}")
+    monkeypatch.setattr(obstore, moment, refuse)
+    said = {"put": "cannot lock.*access is denied", "delete": "cannot unlock.*access is denied"}
+    with (
+        pytest.raises(SourceError, match=said.get(moment, "is being written by another process")),
+        sole_writer("store", ObjectStore(bucket)),
+    ):
+        assert moment == "delete"
+
+
+def test_a_lock_on_a_full_disk(tmp_path):
+    path = make(tmp_path / "s.zarr")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(SourceError, match=r"cannot lock .*s\.zarr for writing: .*large"):
+            append(path, *rows_of(10, 14))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert [found.name for found in tmp_path.iterdir()] == ["s.zarr"]
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path):

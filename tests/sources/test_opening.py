@@ -24,6 +24,7 @@ from nysstream.sources import (
     ZarrSource,
     as_source,
 )
+from nysstream.sources.locations import checked_location
 
 VALUES = np.arange(40.0).reshape(10, 4)
 
@@ -259,3 +260,24 @@ def test_files_that_may_not_be_read(stored, name):
     assert re.search(rf"{name}.*Permission denied", ours.recv())
     child.join()
     (stored / name).chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "simplecache::https://user:SECRET@host/x.zarr",
+        "https:/user:SECRET@host/x",
+        "file:/user:SECRET@host/x",
+        "file://user:SECRET@host/x",
+        "s3:///user:SECRET@bucket/x",
+    ],
+)
+def test_urls_that_are_mistyped_do_not_show_their_passwords(location):
+    with pytest.raises(InputError, match="carries credentials") as caught:
+        checked_location(location)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["a:b@c/x.zarr", "runs/12:30@node/x.zarr", "/data/a:b@c"])
+def test_paths_with_such_marks_are_paths(path):
+    assert checked_location(path) == path
