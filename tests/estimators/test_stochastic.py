@@ -13,11 +13,12 @@ from sklearn.exceptions import ConvergenceWarning
 import nysstream
 from nysstream import ElasticNet, Lasso, LinearSVC, LogisticRegression, PoissonRegressor, Ridge, minimize
 from nysstream.errors import InputError, MemoryBudgetError, OrderWarning
+from nysstream.estimators import sampled_hessians
 from nysstream.estimators.stochastic import STOCHASTIC
 from nysstream.features import Fourier
 from nysstream.losses import Squared
 from nysstream.regularizers import Simplex
-from nysstream.streaming import partition
+from nysstream.streaming import DesignMatrix, partition
 from tests.streaming.support import Stored, small_blocks
 
 REACHING = ("sketchysvrg", "sketchysaga", "sketchylsvrg", "sapphire", "hybrid")
@@ -245,6 +246,42 @@ def test_hybrid_does_not_evaluate_twice_where_it_changes_hands(data):
     evaluations = [record for record in model.result_.passes if record.name in ("evaluate", "certify")]
     # The set-up pass told of the start; where the methods change hands one answer is on record twice.
     assert len(evaluations) < len(model.result_.history)
+
+
+def test_rows_without_weight_are_not_sampled(monkeypatch, rng):
+    monkeypatch.setattr(sampled_hessians, "_TARGETS", 1000)  # several reads of the weights
+    X = rng.standard_normal((12_000, 3))
+    y = X @ [1.0, 2.0, 3.0] + 0.1 * rng.standard_normal(12_000)
+    weight, few = np.zeros(12_000), rng.choice(12_000, 40, replace=False)
+    weight[few] = 1.0
+    reference = Ridge(0.1, tol=1e-10).fit(X[few], y[few])
+    model = quietly(Ridge(0.1, solver="sketchysvrg", tol=1e-6, max_passes=60), X, y, weight)
+    np.testing.assert_allclose(model.coef_, reference.coef_, rtol=1e-3)
+    classes = y > 0
+    best = LogisticRegression(solver="newton").fit(X[few], classes[few])
+    for solver in ("subsampled", "hybrid"):
+        found = LogisticRegression(solver=solver).fit(X, classes, weight)
+        np.testing.assert_allclose(found.coef_, best.coef_, rtol=1e-2)
+
+
+def test_samples_are_uniform_among_the_rows_with_weight(monkeypatch):
+    monkeypatch.setattr(sampled_hessians, "_TARGETS", 3)
+    weight = np.array([0.0, 1, 2, 0, 0, 0, 0, 0.5, 1, 0, 3, 1, 0])
+    design = DesignMatrix(np.zeros((13, 1)), np.zeros(13), weight)
+    draws = [sampled_hessians.weighty_rows(design, 3, seed) for seed in range(2000)]
+    assert all((np.diff(rows) > 0).all() for rows in draws)
+    counts = np.bincount(np.concatenate(draws), minlength=13)
+    assert (counts[weight == 0] == 0).all()
+    np.testing.assert_allclose(counts[weight > 0], 1000, rtol=0.1)
+    np.testing.assert_array_equal(sampled_hessians.weighty_rows(design, 50, 0), np.flatnonzero(weight))
+
+
+def test_a_sample_without_weight_is_refused(rng):
+    X = rng.standard_normal((100_000, 2))
+    classes = np.zeros(100_000)
+    classes[:2] = 1.0
+    with pytest.raises(InputError, match=r"none of the \d+ sampled rows has weight"):
+        LogisticRegression(solver="sketchysvrg", class_weight={0: 0.0}).fit(X, classes)
 
 
 def test_limits_warn_with_the_certificate(data):
