@@ -16,8 +16,8 @@ from nysstream.errors import InputError, MemoryBudgetError, OrderWarning
 from nysstream.estimators import sampled_hessians
 from nysstream.estimators.stochastic import STOCHASTIC
 from nysstream.features import Fourier
-from nysstream.losses import Squared
-from nysstream.regularizers import Simplex
+from nysstream.losses import Logistic, Squared
+from nysstream.regularizers import GroupLasso, L1Ball, L2Ball, Simplex
 from nysstream.streaming import DesignMatrix, partition
 from tests.streaming.support import Stored, small_blocks
 
@@ -102,6 +102,21 @@ def test_bounds_and_constraints_hold_exactly(data, solver):
     assert found.coef.min() >= 0
     assert found.coef.sum() == pytest.approx(1.0, abs=1e-12)
     assert found.objective == pytest.approx(best.objective, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [Squared(), Logistic()])
+@pytest.mark.parametrize(
+    "regularizer",
+    [GroupLasso(150.0, np.repeat([0, 1, 2, 3], 2)), L1Ball(0.5), L2Ball(0.5), Simplex()],
+    ids=lambda r: type(r).__name__,
+)
+def test_online_scaling_serves_regularizers_that_couple_coefficients(data, regularizer, loss):
+    X, Y, classes = data
+    X, y = X / X.std(axis=0) * np.logspace(0, 0.5, 8), Y[:, 0] if loss.quadratic else classes > 1
+    best = minimize(loss, X, y, regularizer, fit_intercept=True, tol=1e-8)
+    for solver in ("osgm", "sapphire"):
+        found = minimize(loss, X, y, regularizer, fit_intercept=True, tol=1e-6, solver=solver, max_passes=80)
+        assert found.objective == pytest.approx(best.objective, rel=2e-6)
 
 
 @pytest.mark.parametrize("solver", STOCHASTIC)
