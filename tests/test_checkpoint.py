@@ -79,6 +79,21 @@ def test_a_fit_in_pieces_has_the_bits_of_a_whole_one(tmp_path, data, every):
     assert expected["passes_recalled"] == 0
 
 
+@pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"solver": "sgd", "penalty": "l1"}])
+def test_epochs_whose_losses_are_watched_are_recalled(tmp_path, data, settings):
+    def make():
+        return ns.SketchySGDRegressor(random_state=0, **settings)
+
+    whole = make().fit(*data)
+    model, crashes = fit_in_pieces(make, *data, tmp_path / "c")
+    assert crashes > 1
+    np.testing.assert_array_equal(model.coef_, whole.coef_)
+    assert [h["loss"] for h in model.result_.history] == [h["loss"] for h in whole.result_.history]
+    found, expected = model.result_.passes, whole.result_.passes
+    assert [record.name for record in found] == [record.name for record in expected]
+    assert sum(not record.recalled for record in found) <= 3
+
+
 def test_a_finished_fit_is_recalled_without_a_read(tmp_path, data):
     class Counting(ns.RowSource):
         vector = sparse = False

@@ -10,6 +10,7 @@ import numpy as np
 from nysstream.errors import InputError
 from nysstream.solvers.base import Solver, Status
 from nysstream.solvers.epoch import Epoch, EpochState
+from nysstream.solvers.epoch_entry import remembered_epoch
 from nysstream.solvers.finite_sum import FiniteSum
 from nysstream.solvers.stochastic import Stochastic
 
@@ -22,15 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class WatchedSum(FiniteSum):
-    """A finite sum that adds up the losses that its batches have shown.
-
-    Attributes
-    ----------
-    seen : float
-        Since it was last set to zero, at the iterates that the batches have met.
-    """
-
-    seen: float = 0.0
+    """A finite sum that adds up the losses of its batches, at the iterates that these have met."""
 
     def change(self, *args: Any, **kwargs: Any) -> Change:
         """Add the loss of the batch."""
@@ -118,7 +111,9 @@ class Watched(Solver[WatchedSum, WatchedState]):
         if state.waited >= self.patience:
             return self.finish(problem, state)
         problem.seen = 0.0
-        inner = Epoch(self.method, problem, state.inner).run()
+        inner = remembered_epoch(
+            self.method, problem, state.inner, lambda: Epoch(self.method, problem, state.inner).run()
+        )
         t = inner.epoch
         mean = state.mean + 2.0 / (t + 1) * (inner.V - state.mean)
         answer = mean if self.average else inner.V
