@@ -238,7 +238,9 @@ def _needs(design: DesignMatrix, rank: int, n_sampled: int, k: int, solver: str)
         "sample": int(n_sampled * (design.row_bytes + 24 * (k + 1))) + probe,
     }
     if solver.endswith("saga"):
-        held["slopes"] = 2 * _table_bytes(design.shape[0], k)  # of this epoch and the last
+        window = min(design.shape[0], blocks_of_window(design) * design.block_rows)
+        # Of this epoch and the last: all of them, if not in a file, and those of a window.
+        held["slopes"] = 2 * (_table_bytes(design.shape[0], k) + 8 * window * k)
     if solver not in _UNSKETCHED:
         matrix = design.dtype.itemsize * p * p if rank == 0 else 6 * 8 * p * rank
         held["preconditioner"] = k * matrix + _BUILDING

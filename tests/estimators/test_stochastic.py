@@ -19,6 +19,7 @@ from nysstream.features import Fourier
 from nysstream.losses import Logistic, Squared
 from nysstream.regularizers import GroupLasso, L1Ball, L2Ball, Simplex
 from nysstream.streaming import DesignMatrix, partition
+from nysstream.streaming.minibatch import blocks_of_window
 from tests.streaming.support import Stored, small_blocks
 
 REACHING = ("sketchysvrg", "sketchysaga", "sketchylsvrg", "sapphire", "hybrid")
@@ -329,6 +330,15 @@ def test_plans_sample_fewer_rows_before_they_choose_a_sketch():
     smaller = LogisticRegression(solver="sketchysvrg", memory=plan.budget.peak - (100 << 20)).plan(X, y)
     assert smaller.rank == 0
     assert smaller.n_sampled < plan.n_sampled
+
+
+@pytest.mark.parametrize("n_classes", [100, 10])  # slopes in a file, and in memory
+def test_plans_count_the_slopes_of_a_window(n_classes):
+    X = np.broadcast_to(np.float32(1), (400_000, 20))
+    plan = LogisticRegression(solver="sketchysaga", memory="20GiB").plan(X, np.arange(400_000) % n_classes)
+    rows = min(400_000, blocks_of_window(plan.design) * plan.design.block_rows)
+    table = 0 if n_classes == 100 else 400_000
+    assert plan.budget.needs["slopes"] == 2 * 8 * (rows + table) * n_classes
 
 
 def test_settings_that_do_not_go_together_are_refused(data):
