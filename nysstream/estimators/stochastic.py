@@ -15,7 +15,7 @@ from nysstream.features import Identity
 from nysstream.journal import settled
 from nysstream.losses import Logistic
 from nysstream.sketching.random_matrices import as_seed
-from nysstream.sketching.subsampled import SubsampledHessian
+from nysstream.sketching.subsampled import SubsampledHessian, chunk_needs
 from nysstream.solvers import Result, solve
 from nysstream.solvers.admm import ADMM
 from nysstream.solvers.finite_sum import FiniteSum
@@ -106,8 +106,8 @@ def _choose(
     return LossPlan(planned, budget, solver, why, width, m, 0, n_columns, kind, tasks)
 
 
-#: Rank of a Nyström preconditioner where it is left open; and bytes of rows while one is made.
-_RANK, _BUILDING = 256, 96 << 20
+#: Rank of a Nyström preconditioner where it is left open.
+_RANK = 256
 
 
 def batch_rows(n_rows: int) -> int:
@@ -243,7 +243,7 @@ def _needs(design: DesignMatrix, rank: int, n_sampled: int, k: int, solver: str)
         held["slopes"] = 2 * (_table_bytes(design.shape[0], k) + 8 * window * k)
     if solver not in _UNSKETCHED:
         matrix = design.dtype.itemsize * p * p if rank == 0 else 6 * 8 * p * rank
-        held["preconditioner"] = k * matrix + _BUILDING
+        held["preconditioner"] = k * matrix + chunk_needs(design.dtype.itemsize * (p + 1))
     if solver == "hybrid":
         held["Hessians"] = (2 * k + 2) * 8 * p * p
     phases = [setup, evaluate | held, epoch | held]

@@ -33,12 +33,17 @@ Kind = Literal["newton", "nystrom", "columns", "rows", "diagonal", "identity"]
 KINDS = ("newton", "nystrom", "columns", "rows", "diagonal", "identity")
 #: Entries in each column, or row, of a sparse map.
 _SPARSITY = 8
-#: Bytes of rows that are multiplied at once.
-_CHUNK_BYTES = 32 << 20
+#: Bytes of dense rows that are multiplied at once, and the fewest rows.
+_CHUNK_BYTES, _CHUNK_ROWS = 32 << 20, 16
 #: Damping is at least this part of the mean eigenvalue: below are the rounding errors.
 _FLOOR = {4: 1e-6, 8: 1e-12}
 #: Rank where it is left open, and damping in mean eigenvalues where the spectrum is not looked at.
 _RANK, _DAMPING = 256, 1e-2
+
+
+def chunk_needs(row_bytes: int) -> int:
+    """Count the bytes of sampled rows while they are multiplied: as read, as mapped, and as weighted."""
+    return 3 * max(_CHUNK_BYTES, _CHUNK_ROWS * row_bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +93,7 @@ class SampledRows:
     def pieces(self) -> Iterator[tuple[slice, Any]]:
         """Give rows after the feature map and less the shift, a few at a time."""
         m, width = self.shape
-        step = max(256, _CHUNK_BYTES // (self.design.dtype.itemsize * width))
+        step = max(_CHUNK_ROWS, _CHUNK_BYTES // (self.design.dtype.itemsize * width))
         for a in range(0, m, step):
             rows = slice(a, min(a + step, m))
             yield rows, self._map(self.design.source.read(rows))
@@ -98,8 +103,15 @@ class SampledRows:
         width, p = self.shape[1], self.design.shape[1]
         centering, dtype = self.design.centering, self.design.dtype
         for rows, part in self.pieces():
-            R = np.ones((part.shape[0], width), dtype)
-            R[:, :p] = part.toarray() if hasattr(part, "toarray") else part
+            R = np.empty((part.shape[0], width), dtype)
+            if hasattr(part, "tocsr"):
+                # Of this width, so that they become dense in place.
+                lines = part.tocsr().astype(dtype, copy=False)
+                inputs = (lines.data, lines.indices, lines.indptr)
+                scipy.sparse.csr_array(inputs, shape=R.shape).toarray(out=R)
+            else:
+                R[:, :p] = part
+            R[:, p:] = 1
             if centering is not None:
                 R[:, :p] -= centering.rest.astype(dtype)
                 R[:, :p] /= centering.scale.astype(dtype)
@@ -198,12 +210,13 @@ class SubsampledHessian:
         F = np.zeros((rank, p)) if sketched else np.empty((kept if self.kind == "newton" else 0, p), dtype)
         filled = 0
         test = np.linalg.qr(rng.standard_normal((p, rank)))[0] if self.kind == "nystrom" else None
+        image = None if test is None else test.astype(dtype)
         product = np.zeros((p, rank))
         sparse = _sparse_map(self.kind, rank, m, rng) if sketched else None
         for which, R in rows.chunks(weight):
             squares += np.einsum("ij,ij->j", R, R, dtype=np.float64)
-            if test is not None:
-                product += R.T @ (R @ test.astype(dtype))
+            if image is not None:
+                product += R.T @ (R @ image)
             elif sparse is not None:
                 F += sparse[:, which] @ R
             elif self.kind == "newton":

@@ -332,6 +332,12 @@ def test_plans_sample_fewer_rows_before_they_choose_a_sketch():
     assert smaller.n_sampled < plan.n_sampled
 
 
+def test_plans_count_the_rows_that_a_preconditioner_is_made_of():
+    X, y = scipy.sparse.csr_array((4000, 2_000_000), dtype=np.float32), np.arange(4000) % 2
+    plan = LogisticRegression(solver="sketchysvrg", rank=5, memory="200GiB").plan(X, y)
+    assert plan.budget.needs["preconditioner"] >= 48 * 5 * 2_000_000 + 3 * 16 * 4 * 2_000_000
+
+
 @pytest.mark.parametrize("n_classes", [100, 10])  # slopes in a file, and in memory
 def test_plans_count_the_slopes_of_a_window(n_classes):
     X = np.broadcast_to(np.float32(1), (400_000, 20))

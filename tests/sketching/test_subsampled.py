@@ -79,6 +79,19 @@ def test_newton_of_few_rows_holds_no_more_than_a_matrix(rng, m):
     np.testing.assert_allclose(H @ found, V, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_few_wide_rows_are_dense_at_a_time(rng, monkeypatch, sparse):
+    monkeypatch.setattr("nysstream.sketching.subsampled._CHUNK_BYTES", 1 << 20)
+    m, p, rank = 300, 30_000, 4
+    X = scipy.sparse.random_array((m, p), density=1e-3, format="csr", dtype=np.float32, rng=rng)
+    rows = SampledRows(DesignMatrix(X if sparse else X.toarray()), intercept=True)
+    tracemalloc.start()
+    SubsampledHessian("nystrom", rank).build(rows, np.ones(m) / m, np.full(p + 1, 1e-6), rng)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 48 * p * rank + 3 * 16 * 4 * p
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "identity"])
 def test_preconditioners_lower_the_condition(rng, kind):
     p = 30
