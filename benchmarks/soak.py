@@ -65,6 +65,8 @@ CASES: dict[str, Case] = {
     "logistic-katyusha": (partial(ns.LogisticRegression, solver="sketchykatyusha", tol=1e-3), "labels"),
     "lasso-sapphire": (partial(ns.Lasso, 1e-2, solver="sapphire"), "y"),
     "logistic-hybrid": (partial(ns.LogisticRegression, solver="hybrid"), "labels"),
+    "sketchy-sgd": (ns.SketchySGDRegressor, "y"),
+    "sketchy-sgd-held-out": (partial(ns.SketchySGDClassifier, early_stopping=True), "classes"),
     "kernel-ridge-nystrom": (partial(ns.KernelRidge, 1e-1, gamma=0.02, solver="nystrom", rank=50), "few"),
     "kernel-ridge-askotch": (partial(ns.KernelRidge, 1.0, gamma=0.02, solver="askotch", tol=1e-2), "few"),
     "svc": (partial(ns.SVC, gamma=0.02), "few-labels"),

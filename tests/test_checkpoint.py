@@ -28,6 +28,7 @@ from zarr.codecs import Crc32cCodec, GzipCodec, TransposeCodec
 import nysstream as ns
 from nysstream.checkpoint import lasting_settings
 from nysstream.errors import CheckpointError, InputError, OutputExistsError
+from nysstream.estimators import stochastic
 from nysstream.journal import current_journal, journaling, key_of, unrecorded
 from nysstream.sources.bundle import read_bundle, write_bundle
 from nysstream.streaming import DesignMatrix, GramProduct, RowSample, reduce
@@ -85,6 +86,21 @@ def test_a_fit_in_pieces_has_the_bits_of_a_whole_one(tmp_path, data, every):
     assert expected["passes_recalled"] == 0
 
 
+@pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"solver": "sgd", "penalty": "l1"}])
+def test_epochs_whose_losses_are_watched_are_recalled(tmp_path, data, settings):
+    def make():
+        return ns.SketchySGDRegressor(random_state=0, **settings)
+
+    whole = make().fit(*data)
+    model, crashes = fit_in_pieces(make, *data, tmp_path / "c")
+    assert crashes > 1
+    np.testing.assert_array_equal(model.coef_, whole.coef_)
+    assert [h["loss"] for h in model.result_.history] == [h["loss"] for h in whole.result_.history]
+    found, expected = model.result_.passes, whole.result_.passes
+    assert [record.name for record in found] == [record.name for record in expected]
+    assert sum(not record.recalled for record in found) <= 3
+
+
 def test_a_finished_fit_is_recalled_without_a_read(tmp_path, data):
     class Counting(ns.RowSource):
         vector = sparse = False
@@ -139,6 +155,40 @@ def test_the_method_does_not_change_with_the_memory(tmp_path, data):
     chosen = json.loads((place / "entries" / "plan-0" / "zarr.json").read_text())["attributes"]["facts"]
     assert second.result_.stats["method"] == chosen["method"]
     assert second.result_.stats["passes_recalled"] == 1
+
+
+@pytest.mark.parametrize("rank", ["auto", 7])
+def test_sampled_rows_do_not_change_with_the_memory(tmp_path, data, monkeypatch, rank):
+    X, labels = data[0], data[1] > 0
+
+    def make():
+        return ns.LogisticRegression(solver="sketchysvrg", rank=rank, random_state=0)
+
+    def fit(sizes):
+        # The memory decides how many of these numbers of rows are tried.
+        monkeypatch.setattr(stochastic, "_sample_sizes", lambda design, rank: iter(sizes))
+        with ns.checkpointing(tmp_path / "c", resume=True):
+            return make().fit(X, labels)
+
+    first, second = fit([900, 450]), fit([450])
+    assert second.result_.stats["passes_recalled"] == second.result_.stats["passes"]
+    np.testing.assert_array_equal(first.coef_, second.coef_)
+
+
+def test_a_start_from_sampled_rows_does_not_change_with_the_memory(tmp_path, rng):
+    zarr.save_array(tmp_path / "x.zarr", rng.standard_normal((8000, 300), dtype=np.float32))
+    X = ns.open(str(tmp_path / "x.zarr"))
+    y = X.read(slice(0, 8000))[:, 0] + rng.standard_normal(8000)
+
+    def fit(memory):
+        with ns.checkpointing(tmp_path / "c", resume=True):
+            return ns.HuberRegressor(memory=memory).fit(X, y)
+
+    first = fit("8GiB")
+    # A little above the peak no memory is left for the sample.
+    second = fit(ns.HuberRegressor().plan(X, y).budget.peak + (8 << 20))
+    assert second.result_.stats["passes_recalled"] == second.result_.stats["passes"]
+    np.testing.assert_array_equal(first.coef_, second.coef_)
 
 
 def test_functions_remember_their_passes_too(tmp_path, data):

@@ -10,6 +10,7 @@ import numpy as np
 
 from nysstream.errors import InputError
 from nysstream.estimators.planning import check_rank, essentials
+from nysstream.estimators.sampled_hessians import weighty_rows
 from nysstream.features import Identity
 from nysstream.journal import settled
 from nysstream.losses import Logistic
@@ -21,7 +22,6 @@ from nysstream.streaming import (
     RowSample,
     SetUp,
     pass_needs,
-    uniform_rows,
 )
 from nysstream.streaming.affordable import Room, halving
 
@@ -76,8 +76,8 @@ class LossPlan:
     n_tasks: int
 
     def sample_rows(self, seed: int) -> NDArray[np.int64] | None:
-        """Draw the rows to be kept, if any."""
-        return uniform_rows(self.design.shape[0], self.n_sampled, seed) if self.n_sampled else None
+        """Draw the rows to be kept, if any, among those of positive weight; reads the weights."""
+        return weighty_rows(self.design, self.n_sampled, seed) if self.n_sampled else None
 
     @property
     def pass_bytes(self) -> int:

@@ -16,7 +16,7 @@ from nysstream.estimators.penalised import Penalised, Penalty
 from nysstream.estimators.results import composite_result
 from nysstream.estimators.sampled_hessians import sampled_design
 from nysstream.estimators.settings import training_design
-from nysstream.journal import unrecorded
+from nysstream.journal import settled, unrecorded
 from nysstream.losses import Huber, Loss
 from nysstream.sketching.random_matrices import as_seed
 from nysstream.solvers import Result, solve
@@ -213,11 +213,10 @@ class HuberRegressor(RegressorMixin, Penalised):
         """Choose the rows that the start is computed from, as many as the memory set aside for a cache."""
         design, m = plan.design, sample_size(plan.design)
         row_bytes = design.row_bytes + design.shape[1] * design.dtype.itemsize + 24
-        return (
-            uniform_rows(design.shape[0], m, as_seed(self.random_state))
-            if (design.source.resident or m * row_bytes <= design.cache_bytes // 2)
-            else None
-        )
+        fit = bool(design.source.resident or m * row_bytes <= design.cache_bytes // 2)
+        # Runs of one job begin at the same point, whatever memory each of them has.
+        chosen = settled("start", lambda earlier: earlier.get("sampled", fit), lambda yes: {"sampled": yes})
+        return uniform_rows(design.shape[0], m, as_seed(self.random_state)) if chosen else None
 
     def _start(
         self, problem: _Rows, rows: Any, sampled: list[Any], statistics: Statistics, spread: float

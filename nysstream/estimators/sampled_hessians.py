@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nysstream.errors import InputError
 from nysstream.features import Identity
 from nysstream.journal import unrecorded
 from nysstream.operators import as_operator
 from nysstream.sketching.shifted_inverse import ShiftedInverse
 from nysstream.solvers.composite import Curvature
 from nysstream.sources import as_source
-from nysstream.streaming import DesignMatrix, Predict, SetUp, reduce
+from nysstream.streaming import DesignMatrix, Predict, SetUp, reduce, uniform_rows
 from nysstream.streaming.kernels import unscale
 from nysstream.streaming.panels import scaled_inplace
 from nysstream.streaming.reduction import Tile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from nysstream.solvers.composite import Movable
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 _STALE = 0.05
 #: Arithmetic of single precision in whose time a matrix is inverted, relative to its order cubed.
 _FLOPS_OF_INVERSE = 20.0
+#: Targets or weights read at a time.
+_TARGETS = 1 << 18
 #: Coefficients whose sampled Hessian costs little anyway.
 _LEAST_MOVABLE = 256
 
@@ -56,6 +61,33 @@ class Sample:
     weight: float
 
 
+def weighty_rows(design: DesignMatrix, n_sample: int, seed: int) -> NDArray[np.int64]:
+    """Draw distinct numbers of rows of positive weight, ascending: others say nothing.
+
+    Notes
+    -----
+    Cost: two reads of the weights where some are zero; they are small beside the rows, and it is no pass.
+    """
+    n_rows, source = design.shape[0], design.weight
+    if source is None:
+        return uniform_rows(n_rows, n_sample, seed)
+
+    def pieces() -> Iterator[tuple[int, NDArray[np.int64]]]:
+        for a in range(0, n_rows, _TARGETS):
+            weight = np.asarray(source.read(slice(a, min(a + _TARGETS, n_rows))))
+            yield a, np.flatnonzero(weight > 0)
+
+    count = sum(positive.size for _, positive in pieces())
+    if count in (0, n_rows):  # without any weight the set-up says what is wrong
+        return uniform_rows(n_rows, n_sample, seed)
+    chosen, begun, found = uniform_rows(count, n_sample, seed), 0, []
+    for a, positive in pieces():
+        first, last = np.searchsorted(chosen, [begun, begun + positive.size])
+        found.append(a + positive[chosen[first:last] - begun])
+        begun += positive.size
+    return np.concatenate(found)
+
+
 def sampled_design(
     design: DesignMatrix,
     rows: NDArray[np.int64],
@@ -65,15 +97,21 @@ def sampled_design(
     *,
     mapped: bool = True,
 ) -> Sample:
-    """Make a design of sampled rows, their features computed once and kept if they are to be mapped."""
+    """Make a design of sampled rows, their features computed once and kept if they are to be mapped.
+
+    Raises
+    ------
+    InputError
+        If the sampled rows have no weight, which the factors of classes may take from them.
+    """
     X, weight = sampled
     assert design.target is not None
     y = np.concatenate(
         [
-            np.asarray(design.target.read(slice(a, min(a + (1 << 18), design.shape[0]))), np.float64)[
-                rows[(rows >= a) & (rows < a + (1 << 18))] - a
+            np.asarray(design.target.read(slice(a, min(a + _TARGETS, design.shape[0]))), np.float64)[
+                rows[(rows >= a) & (rows < a + _TARGETS)] - a
             ]
-            for a in range(0, design.shape[0], 1 << 18)
+            for a in range(0, design.shape[0], _TARGETS)
         ]
     )
     mapped = mapped and not isinstance(design.features, Identity)
@@ -89,7 +127,14 @@ def sampled_design(
     h = weight
     if outcome.labels is not None:
         h = outcome.labels.weigh(outcome.labels.codes(y), weight)
-    return Sample(part, total / float(np.sum(h)), total)
+    weighed = float(np.sum(h))
+    if not weighed > 0:
+        message = (
+            f"none of the {rows.size} sampled rows has weight, so that they cannot stand for the others: "
+            "leave out rows of weight zero, or ask for a solver that samples none, such as 'newton' or 'gram'"
+        )
+        raise InputError(message)
+    return Sample(part, total / weighed, total)
 
 
 @dataclass(eq=False)

@@ -15,7 +15,7 @@ from nysstream.features import Identity
 from nysstream.journal import settled
 from nysstream.losses import Logistic
 from nysstream.sketching.random_matrices import as_seed
-from nysstream.sketching.subsampled import SubsampledHessian
+from nysstream.sketching.subsampled import SubsampledHessian, chunk_needs
 from nysstream.solvers import Result, solve
 from nysstream.solvers.admm import ADMM
 from nysstream.solvers.finite_sum import FiniteSum
@@ -80,22 +80,22 @@ def plan_stochastic(
         raise InputError(message)
 
     def choose(earlier: dict[str, Any]) -> LossPlan:
-        return _choose(design, memory, earlier.get("rank", rank), n_columns, solver)
+        return _choose(design, memory, rank, n_columns, solver, earlier)
 
-    plan: LossPlan = settled("plan", choose, essentials)
+    def kept(plan: LossPlan) -> dict[str, Any]:
+        return essentials(plan) | {"n_sampled": plan.n_sampled}
+
+    plan: LossPlan = settled("plan", choose, kept)
     return plan
 
 
-def _choose(design: DesignMatrix, memory: Any, rank: int | str, n_columns: int, solver: str) -> LossPlan:
-    """Take the widest preconditioner that fits, and the most rows to make it of."""
+def _choose(
+    design: DesignMatrix, memory: Any, rank: int | str, n_columns: int, solver: str, earlier: dict[str, Any]
+) -> LossPlan:
+    """Take what an earlier run of the job took, or the widest preconditioner that fits, of most rows."""
     room = Room.of(memory, here=True)  # where epochs run
-    p = design.shape[1]
-    ranks: list[int] = [int(rank)] if rank != "auto" else [0, *halving(min(p, _RANK), min(p, 16))]
-    if solver in _UNSKETCHED:
-        ranks = [0]
     knob = "ask for fewer features, or a smaller rank"
-    choices = [(r, rows) for r in ranks for rows in _sample_sizes(design, r)]
-    for width, m in choices:
+    for width, m in _tried(design, rank, solver, earlier):
         needs = partial(_needs, rank=width, n_sampled=m, k=n_columns, solver=solver)
         fitted, budget, tasks = room.fit(design, needs, knob)
         if budget.fits:
@@ -106,8 +106,8 @@ def _choose(design: DesignMatrix, memory: Any, rank: int | str, n_columns: int, 
     return LossPlan(planned, budget, solver, why, width, m, 0, n_columns, kind, tasks)
 
 
-#: Rank of a Nyström preconditioner where it is left open; and bytes of rows while one is made.
-_RANK, _BUILDING = 256, 96 << 20
+#: Rank of a Nyström preconditioner where it is left open.
+_RANK = 256
 
 
 def batch_rows(n_rows: int) -> int:
@@ -118,6 +118,21 @@ def batch_rows(n_rows: int) -> int:
 def _table_bytes(n_rows: int, k: int) -> int:
     """Count the bytes of a table of slopes in memory; 0 where it goes to a file."""
     return 8 * n_rows * k if 8 * n_rows * k <= _TABLE_BYTES else 0
+
+
+def _tried(
+    design: DesignMatrix, rank: int | str, solver: str, earlier: dict[str, Any]
+) -> Iterator[tuple[int, int]]:
+    """Give the ranks of a preconditioner, 0 for the whole matrix or none, and the rows to make it of."""
+    if earlier:
+        yield earlier["rank"], earlier["n_sampled"]
+        return
+    p = design.shape[1]
+    ranks: list[int] = [int(rank)] if rank != "auto" else [0, *halving(min(p, _RANK), min(p, 16))]
+    if solver in _UNSKETCHED:
+        ranks = [0]
+    for width in ranks:
+        yield from ((width, rows) for rows in _sample_sizes(design, width))
 
 
 def _sample_sizes(design: DesignMatrix, rank: int) -> Iterator[int]:
@@ -223,10 +238,12 @@ def _needs(design: DesignMatrix, rank: int, n_sampled: int, k: int, solver: str)
         "sample": int(n_sampled * (design.row_bytes + 24 * (k + 1))) + probe,
     }
     if solver.endswith("saga"):
-        held["slopes"] = 2 * _table_bytes(design.shape[0], k)  # of this epoch and the last
+        window = min(design.shape[0], blocks_of_window(design) * design.block_rows)
+        # Of this epoch and the last: all of them, if not in a file, and those of a window.
+        held["slopes"] = 2 * (_table_bytes(design.shape[0], k) + 8 * window * k)
     if solver not in _UNSKETCHED:
         matrix = design.dtype.itemsize * p * p if rank == 0 else 6 * 8 * p * rank
-        held["preconditioner"] = k * matrix + _BUILDING
+        held["preconditioner"] = k * matrix + chunk_needs(design.dtype.itemsize * (p + 1))
     if solver == "hybrid":
         held["Hessians"] = (2 * k + 2) * 8 * p * p
     phases = [setup, evaluate | held, epoch | held]

@@ -13,12 +13,15 @@ from nysstream.errors import InputError
 from nysstream.sketching.factored import Factored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     Block = NDArray[np.float64]
     Vector = NDArray[np.float64]
+
+#: Bytes of a factor in single precision that are multiplied in double precision at once.
+_STRIP_BYTES = 8 << 20
 
 
 class Metric(ABC):
@@ -77,6 +80,7 @@ class LowRankMetric(Metric):
     Parameters
     ----------
     factor : ndarray, shape (s, p)
+        Of either precision; products are in double precision.
     diagonal : ndarray, shape (p,)
         Positive.
 
@@ -91,28 +95,48 @@ class LowRankMetric(Metric):
 
     def inverse(self, V: Block) -> Block:
         """Apply Woodbury's identity."""
-        scaled = V / self.diagonal[:, None]
+        d = self.diagonal
         if not self._core:
-            inner = (self.factor / self.diagonal) @ self.factor.T
-            inner[np.diag_indices_from(inner)] += 1.0
-            self._core.append(
-                scipy.linalg.cho_factor(inner, lower=True, overwrite_a=True, check_finite=False)
-            )
-        inside = scipy.linalg.cho_solve(self._core[0], self.factor @ scaled, check_finite=False)
-        return np.asarray(scaled - (self.factor.T @ inside) / self.diagonal[:, None])
+            core = np.eye(len(self.factor))
+            for at, F in self._strips():
+                core += (F / d[at]) @ F.T
+            self._core.append(scipy.linalg.cho_factor(core, lower=True, overwrite_a=True, check_finite=False))
+        scaled = V / d[:, None]
+        inside = scipy.linalg.cho_solve(self._core[0], self._multiply(scaled), check_finite=False)
+        for at, F in self._strips():
+            scaled[at] -= (F.T @ inside) / d[at, None]
+        return scaled
 
     def apply(self, V: Block) -> Block:
         """Multiply by the factor and back, and by the diagonal."""
-        return np.asarray(self.factor.T @ (self.factor @ V) + self.diagonal[:, None] * V)
+        image, product = self._multiply(V), self.diagonal[:, None] * V
+        for at, F in self._strips():
+            product[at] += F.T @ image
+        return np.asarray(product)
 
     def main_diagonal(self) -> Vector:
         """Add the squares of the factor's columns."""
-        return np.asarray(np.einsum("ij,ij->j", self.factor, self.factor) + self.diagonal)
+        squares = np.einsum("ij,ij->j", self.factor, self.factor, dtype=np.float64)
+        return np.asarray(squares + self.diagonal)
 
     def block(self, index: NDArray[np.intp]) -> Block:
         """Multiply columns of the factor."""
-        F = self.factor[:, index]
+        F = self.factor[:, index].astype(np.float64)
         return np.asarray(F.T @ F + np.diag(self.diagonal[index]))
+
+    def _multiply(self, V: Block) -> Block:
+        image = np.zeros((len(self.factor), V.shape[1]))
+        for at, F in self._strips():
+            image += F @ V[at]
+        return image
+
+    def _strips(self) -> Iterator[tuple[slice, Block]]:
+        """Give the factor in double precision: at once if it is, else a few columns at a time."""
+        s, p = self.factor.shape
+        width = max(1, p if self.factor.dtype == np.float64 else _STRIP_BYTES // (8 * max(1, s)))
+        for a in range(0, p, width):
+            at = slice(a, min(a + width, p))
+            yield at, self.factor[:, at].astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True, eq=False)

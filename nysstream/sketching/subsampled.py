@@ -33,12 +33,17 @@ Kind = Literal["newton", "nystrom", "columns", "rows", "diagonal", "identity"]
 KINDS = ("newton", "nystrom", "columns", "rows", "diagonal", "identity")
 #: Entries in each column, or row, of a sparse map.
 _SPARSITY = 8
-#: Bytes of rows that are multiplied at once.
-_CHUNK_BYTES = 32 << 20
+#: Bytes of dense rows that are multiplied at once, and the fewest rows.
+_CHUNK_BYTES, _CHUNK_ROWS = 32 << 20, 16
 #: Damping is at least this part of the mean eigenvalue: below are the rounding errors.
 _FLOOR = {4: 1e-6, 8: 1e-12}
 #: Rank where it is left open, and damping in mean eigenvalues where the spectrum is not looked at.
 _RANK, _DAMPING = 256, 1e-2
+
+
+def chunk_needs(row_bytes: int) -> int:
+    """Count the bytes of sampled rows while they are multiplied: as read, as mapped, and as weighted."""
+    return 3 * max(_CHUNK_BYTES, _CHUNK_ROWS * row_bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +93,7 @@ class SampledRows:
     def pieces(self) -> Iterator[tuple[slice, Any]]:
         """Give rows after the feature map and less the shift, a few at a time."""
         m, width = self.shape
-        step = max(256, _CHUNK_BYTES // (self.design.dtype.itemsize * width))
+        step = max(_CHUNK_ROWS, _CHUNK_BYTES // (self.design.dtype.itemsize * width))
         for a in range(0, m, step):
             rows = slice(a, min(a + step, m))
             yield rows, self._map(self.design.source.read(rows))
@@ -98,8 +103,15 @@ class SampledRows:
         width, p = self.shape[1], self.design.shape[1]
         centering, dtype = self.design.centering, self.design.dtype
         for rows, part in self.pieces():
-            R = np.ones((part.shape[0], width), dtype)
-            R[:, :p] = part.toarray() if hasattr(part, "toarray") else part
+            R = np.empty((part.shape[0], width), dtype)
+            if hasattr(part, "tocsr"):
+                # Of this width, so that they become dense in place.
+                lines = part.tocsr().astype(dtype, copy=False)
+                inputs = (lines.data, lines.indices, lines.indptr)
+                scipy.sparse.csr_array(inputs, shape=R.shape).toarray(out=R)
+            else:
+                R[:, :p] = part
+            R[:, p:] = 1
             if centering is not None:
                 R[:, :p] -= centering.rest.astype(dtype)
                 R[:, :p] /= centering.scale.astype(dtype)
@@ -134,10 +146,10 @@ class SubsampledHessian:
     Parameters
     ----------
     kind : {"newton", "nystrom", "columns", "rows", "diagonal", "identity"}
-        ``"newton"`` is the matrix itself, by Cholesky's factor where there are as many rows as columns, else
-        by Woodbury's identity. ``"nystrom"`` is a Nyström approximation of it. ``"columns"`` and ``"rows"``
-        multiply R by a sparse random map, with few entries in each column or in each row. ``"diagonal"`` is
-        the diagonal, ``"identity"`` does nothing.
+        ``"newton"`` is the matrix itself, by Cholesky's factor, or by Woodbury's identity where there are so
+        few rows that this takes less memory. ``"nystrom"`` is a Nyström approximation of it. ``"columns"``
+        and ``"rows"`` multiply R by a sparse random map, with few entries in each column or in each row.
+        ``"diagonal"`` is the diagonal, ``"identity"`` does nothing.
     rank : int, optional
         Of the approximation, at most p'; or rows of the map, best a few times p'. 256 if None.
 
@@ -175,7 +187,8 @@ class SubsampledHessian:
 
         Notes
         -----
-        Cost: no pass. ``m p'^2`` flops for Newton's; ``4 m p' rank`` for a Nyström approximation.
+        Cost: no pass. ``m p'^2`` flops for Newton's; ``4 m p' rank`` for a Nyström approximation. Memory:
+        ``4 p'^2`` bytes at most in single precision, or ``8 p' rank``; and chunks of rows.
         """
         kept = np.flatnonzero(weight > 0).size
         m, p = rows.shape
@@ -184,27 +197,32 @@ class SubsampledHessian:
         rank = min(self.rank or _RANK, p if self.kind == "nystrom" else m)
         squares = np.zeros(p)
         dtype = rows.design.dtype
-        if self.kind == "newton" and kept >= p:
+        if self.kind == "newton" and _as_matrix(kept, p, dtype):
             gram = np.zeros((p, p), dtype, order="F")
             for _, R in rows.chunks(weight):
                 add_squares(gram, R)
             squares = gram.diagonal().astype(np.float64)
             gram[np.diag_indices(p)] += diagonal.astype(dtype)
             floor = _floor(squares + diagonal, dtype)
-            return Subsampled(Factored(gram, float(np.finfo(dtype).eps)), diagonal, floor, floor)
-        factors: list[Block] = []
+            start = floor if kept >= p else max(floor, _DAMPING * float(np.mean(squares)))
+            return Subsampled(Factored(gram, float(np.finfo(dtype).eps)), diagonal, start, floor)
+        sketched = self.kind in ("columns", "rows")
+        F = np.zeros((rank, p)) if sketched else np.empty((kept if self.kind == "newton" else 0, p), dtype)
+        filled = 0
         test = np.linalg.qr(rng.standard_normal((p, rank)))[0] if self.kind == "nystrom" else None
+        image = None if test is None else test.astype(dtype)
         product = np.zeros((p, rank))
-        sparse = _sparse_map(self.kind, rank, m, rng) if self.kind in ("columns", "rows") else None
+        sparse = _sparse_map(self.kind, rank, m, rng) if sketched else None
         for which, R in rows.chunks(weight):
             squares += np.einsum("ij,ij->j", R, R, dtype=np.float64)
-            if test is not None:
-                product += R.T @ (R @ test.astype(dtype))
+            if image is not None:
+                product += R.T @ (R @ image)
             elif sparse is not None:
-                part = np.asarray(sparse[:, which] @ R, np.float64)
-                factors = [part if not factors else factors[0] + part]
+                F += sparse[:, which] @ R
             elif self.kind == "newton":
-                factors.append(R[weight[which] > 0].astype(np.float64))
+                curved = np.flatnonzero(weight[which] > 0)
+                F[filled : filled + curved.size] = R[curved]
+                filled += curved.size
         floor = _floor(squares + diagonal, dtype)
         if self.kind == "diagonal":
             return Subsampled(None, squares + diagonal, floor, floor)
@@ -213,10 +231,10 @@ class SubsampledHessian:
             F = np.sqrt(nystrom.values)[:, None] * nystrom.vectors.T
             tail = nystrom.preconditioner().tail if rank < p else 0.0
             return Subsampled(np.ascontiguousarray(F), diagonal, max(floor, tail), floor)
-        F = np.concatenate(factors)
         start = _DAMPING * float(np.mean(squares))
         if 0 < len(F) <= _RANK:
-            start = float(scipy.linalg.eigvalsh(F @ F.T)[0])
+            few = F.astype(np.float64, copy=False)
+            start = float(scipy.linalg.eigvalsh(few @ few.T)[0])
         return Subsampled(F, diagonal, max(floor, start), floor)
 
 
@@ -253,6 +271,12 @@ class Subsampled:
 def _floor(diagonal: Vector, dtype: Any) -> float:
     mean = float(np.mean(diagonal))
     return max(_FLOOR[np.dtype(dtype).itemsize] * mean, 1e-300) if mean > 0 else 1.0
+
+
+def _as_matrix(kept: int, p: int, dtype: Any) -> bool:
+    """Whether the matrix takes no more memory than its rows and what Woodbury's identity inverts."""
+    size = np.dtype(dtype).itemsize
+    return kept >= p or (kept > _RANK and size * p * p <= size * kept * p + 8 * kept * kept)
 
 
 def _sparse_map(kind: str, rank: int, m: int, rng: np.random.Generator) -> Any:

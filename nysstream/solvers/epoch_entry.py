@@ -24,7 +24,8 @@ def remembered_epoch(
 ) -> EpochState:
     """Run an epoch, or recall what an earlier run of the job made of the same state.
 
-    The table of the state is left out of the key: it follows from where the first epoch began.
+    The table of the state is left out of the key: it follows from where the first epoch began. What the
+    problem has seen of the losses comes back with the state.
     """
     if current_journal() is None:
         return run()
@@ -45,6 +46,7 @@ def remembered_epoch(
             f.name: getattr(after, f.name) for f in fields(after) if f.name not in ("certified", "table")
         }
         arrays |= {f"certified.{f.name}": getattr(after.certified, f.name) for f in fields(Certified)}
+        arrays["seen"] = problem.seen
         if after.table is not None:
             arrays["table"] = np.asarray(after.table)
         made = [] if trace is None else [asdict(record) for record in trace.passes[began:]]
@@ -52,7 +54,7 @@ def remembered_epoch(
 
     def unpack(entry: Entry) -> EpochState:
         arrays = dict(entry.arrays)
-        table = arrays.pop("table", None)
+        table, problem.seen = arrays.pop("table", None), float(arrays.pop("seen"))
         found = {f.name: arrays.pop(f"certified.{f.name}") for f in fields(Certified)}
         problem.epochs += entry.facts["reads"]
         if trace is not None:

@@ -64,6 +64,8 @@ class FiniteSum:
         What sums over the sample are multiplied with to stand for those over all rows.
     epochs : int
         Passes made in batches so far.
+    seen : float
+        Losses that the batches of an epoch have shown, where they are watched.
     latest : tuple, or None
         The block that was evaluated last, and what was found.
     """
@@ -74,6 +76,7 @@ class FiniteSum:
     sample: DesignMatrix
     factor: float
     epochs: int = 0
+    seen: float = 0.0
     latest: tuple[Block, Evaluation] | None = None
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
 

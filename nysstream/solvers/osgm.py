@@ -23,6 +23,8 @@ _MOMENTUM, _MOST_MOMENTUM, _MOMENTUM_RATE, _RATE = 0.95, 0.9995, 1.0, 1.0
 #: Passes that may fail to improve before rounding is blamed.
 _PATIENCE = 100
 _TINY = 1e-300
+#: Difference of scales, in inverse smoothness, and of momentum, from which derivatives are taken.
+_NUDGE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,8 @@ class ScaledState:
     gradient : ndarray, shape (p', k)
         Of the smooth function at the iterate.
     scales, scale_squares : ndarray, shape (p', k)
-        The diagonal metric's inverse, and sums of squares of its derivatives.
+        The diagonal metric's inverse, and sums of squares of its derivatives; (1, k) where the regularizer
+        couples coefficients.
     momentum, momentum_squares : ndarray, shape (k,)
     smoothness : ndarray, shape (k,)
     certified : Certified
@@ -65,7 +68,8 @@ class OnlineScaled(Solver[FiniteSum, ScaledState]):
 
     The trial :math:`w - P g + \beta (w - w_{old})` is evaluated for one pass, which gives its objective and
     the derivatives of that by P and :math:`\beta`; they move by AdaGrad whether the trial is kept or not.
-    With a penalty, the proximal operator is applied to the trial.
+    With a penalty, the proximal operator is applied to the trial. One that couples coefficients allows one
+    scale for each column only; derivatives of its trials are differences between two of them.
 
     Parameters
     ----------
@@ -103,12 +107,14 @@ class OnlineScaled(Solver[FiniteSum, ScaledState]):
         certified, gradient = problem.evaluate(V, precise=False)
         smoothness = measure(problem, V, SubsampledHessian("identity"), self.seed).smoothness
         k = V.shape[1]
+        scales = np.zeros((1, k) if _couples(problem) else V.shape) + 1.0 / smoothness
         return ScaledState(
             V,
             V,
             gradient + problem.l2 * V,
-            np.zeros_like(V) + 1.0 / smoothness,
-            np.zeros_like(V),
+            scales,
+            # One number for all must not vanish in the first step.
+            np.zeros_like(scales) + _couples(problem),
             np.full(k, _MOMENTUM),
             np.zeros(k),
             smoothness,
@@ -121,20 +127,24 @@ class OnlineScaled(Solver[FiniteSum, ScaledState]):
         if not state.precise and measured <= self.tol:
             certified, gradient = problem.evaluate(state.V, precise=True)
             return replace(state, certified=certified, gradient=gradient + problem.l2 * state.V, precise=True)
-        moved = state.V - state.before
-        trial = state.V - state.scales * state.gradient + state.momentum * moved
-        if problem.rest is not None:
-            trial = problem.rest.prox(trial, np.maximum(state.scales, _TINY))
+        trial = self._trial(problem, state, state.scales, state.momentum)
         precise = bool(measured < PRECISE)
         certified, gradient = problem.evaluate(trial, precise=precise)
         gradient = gradient + problem.l2 * trial
         learned = self._learn(problem, state, trial, gradient)
         fallen, merged = state.certified.merge(certified)
         improved = merged.improves_on(state.certified)
+        before = np.where(fallen, state.V, state.before)
+        if _couples(problem):
+            # Where a trial has risen to a corner no derivative leads away: the next has no momentum, and
+            # once it had none, the step is half as long.
+            plain = ~fallen & (state.before == state.V).all(axis=0)
+            before = np.where(fallen, before, state.V)
+            learned = replace(learned, scales=np.where(plain, 0.5 * state.scales, learned.scales))
         return replace(
             learned,
             V=np.where(fallen, trial, state.V),
-            before=np.where(fallen, state.V, state.before),
+            before=before,
             gradient=np.where(fallen, gradient, state.gradient),
             certified=merged,
             precise=precise and (state.precise or bool(fallen.all())),
@@ -158,6 +168,14 @@ class OnlineScaled(Solver[FiniteSum, ScaledState]):
         """Measure the certificate of the worst column."""
         return {"iterations": state.iterations} | state.certified.record()
 
+    def _trial(self, problem: FiniteSum, state: ScaledState, scales: Block, momentum: Vector) -> Block:
+        """Step along the gradient and on in the last direction; apply the proximal operator."""
+        trial = state.V - scales * state.gradient + momentum * (state.V - state.before)
+        if problem.rest is None:
+            return trial
+        step = np.maximum(scales, _TINY)
+        return problem.rest.prox(trial, step[0] if _couples(problem) else step)
+
     def _learn(self, problem: FiniteSum, state: ScaledState, trial: Block, gradient: Block) -> ScaledState:
         """Move scales and momentum against the derivatives of the trial's objective."""
         at, ahead = state.gradient, gradient
@@ -173,9 +191,30 @@ class OnlineScaled(Solver[FiniteSum, ScaledState]):
             products = dots(A, B)
             return np.full_like(products, products.sum()) if problem.coupled else products
 
-        size = inner(at, at) + 0.25 * state.smoothness**2 * inner(moved, moved)
-        size = np.maximum(size, _TINY)
-        by_scale, by_momentum = -ahead * at / size, inner(ahead, moved) / size
+        drift = 0.25 * state.smoothness**2 * inner(moved, moved)
+        if problem.rest is not None and _couples(problem):
+            # What a coupled regularizer does to a trial is known from trials nearby.
+            rest = problem.rest
+            value = rest.value(trial)
+
+            def differ(scales: Block, momentum: Vector, by: Any) -> tuple[Block, Vector]:
+                """Give the derivatives of the trial and of the objective there."""
+                near = self._trial(problem, state, scales, momentum)
+                toward, penalty = (near - trial) / by, (rest.value(near) - value) / by
+                penalty = np.full_like(penalty, penalty.sum()) if problem.coupled else penalty
+                return toward, inner(ahead, toward) + penalty
+
+            nudge = _NUDGE / state.smoothness
+            toward, by_scale = differ(state.scales + nudge, state.momentum, nudge)
+            _, by_momentum = differ(state.scales, state.momentum + _NUDGE, _NUDGE)
+            # Where a constraint has stopped the trial, it may hardly move with the scale any more.
+            step = trial - state.V
+            drift = drift + 0.25 * state.smoothness**2 * inner(step, step)
+            size = np.maximum(inner(toward, toward) + drift, _TINY)
+            by_scale, by_momentum = by_scale[None, :] / size, by_momentum / size
+        else:
+            size = np.maximum(inner(at, at) + drift, _TINY)
+            by_scale, by_momentum = -ahead * at / size, inner(ahead, moved) / size
         scale_squares = state.scale_squares + by_scale**2
         momentum_squares = state.momentum_squares + by_momentum**2
         rate = _RATE / state.smoothness
@@ -190,3 +229,8 @@ class OnlineScaled(Solver[FiniteSum, ScaledState]):
             momentum=np.clip(momentum, 0.0, _MOST_MOMENTUM),
             momentum_squares=momentum_squares,
         )
+
+
+def _couples(problem: FiniteSum) -> bool:
+    """Whether the regularizer couples coefficients of a column."""
+    return problem.rest is not None and not problem.rest.separable

@@ -10,6 +10,7 @@ import numpy as np
 from nysstream.errors import InputError
 from nysstream.solvers.base import Solver, Status
 from nysstream.solvers.epoch import Epoch, EpochState
+from nysstream.solvers.epoch_entry import remembered_epoch
 from nysstream.solvers.finite_sum import FiniteSum
 from nysstream.solvers.stochastic import Stochastic
 
@@ -28,15 +29,7 @@ _LEAST_STEP = 1e-6
 
 @dataclass(eq=False)
 class WatchedSum(FiniteSum):
-    """A finite sum that adds up the losses that its batches have shown.
-
-    Attributes
-    ----------
-    seen : float
-        Since it was last set to zero, at the iterates that the batches have met.
-    """
-
-    seen: float = 0.0
+    """A finite sum that adds up the losses of its batches, at the iterates that these have met."""
 
     def change(self, *args: Any, **kwargs: Any) -> Change:
         """Add the loss of the batch."""
@@ -127,7 +120,9 @@ class Watched(Solver[WatchedSum, WatchedState]):
         if state.waited >= self.patience:
             return self.finish(problem, state)
         problem.seen = 0.0
-        inner = Epoch(self.method, problem, state.inner).run()
+        inner = remembered_epoch(
+            self.method, problem, state.inner, lambda: Epoch(self.method, problem, state.inner).run()
+        )
         # Steps that were too long have cost an epoch its work: that says nothing of the loss's limit.
         cut = bool((inner.step < state.inner.step).any()) and float(inner.step.max()) > _LEAST_STEP
         t = inner.epoch

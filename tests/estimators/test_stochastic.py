@@ -13,11 +13,13 @@ from sklearn.exceptions import ConvergenceWarning
 import nysstream
 from nysstream import ElasticNet, Lasso, LinearSVC, LogisticRegression, PoissonRegressor, Ridge, minimize
 from nysstream.errors import InputError, MemoryBudgetError, OrderWarning
+from nysstream.estimators import sampled_hessians
 from nysstream.estimators.stochastic import STOCHASTIC
 from nysstream.features import Fourier
-from nysstream.losses import Squared
-from nysstream.regularizers import Simplex
-from nysstream.streaming import partition
+from nysstream.losses import Logistic, Squared
+from nysstream.regularizers import GroupLasso, L1Ball, L2Ball, Simplex
+from nysstream.streaming import DesignMatrix, partition
+from nysstream.streaming.minibatch import blocks_of_window
 from tests.streaming.support import Stored, small_blocks
 
 REACHING = ("sketchysvrg", "sketchysaga", "sketchylsvrg", "sapphire", "hybrid")
@@ -101,6 +103,21 @@ def test_bounds_and_constraints_hold_exactly(data, solver):
     assert found.coef.min() >= 0
     assert found.coef.sum() == pytest.approx(1.0, abs=1e-12)
     assert found.objective == pytest.approx(best.objective, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [Squared(), Logistic()])
+@pytest.mark.parametrize(
+    "regularizer",
+    [GroupLasso(150.0, np.repeat([0, 1, 2, 3], 2)), L1Ball(0.5), L2Ball(0.5), Simplex()],
+    ids=lambda r: type(r).__name__,
+)
+def test_online_scaling_serves_regularizers_that_couple_coefficients(data, regularizer, loss):
+    X, Y, classes = data
+    X, y = X / X.std(axis=0) * np.logspace(0, 0.5, 8), Y[:, 0] if loss.quadratic else classes > 1
+    best = minimize(loss, X, y, regularizer, fit_intercept=True, tol=1e-8)
+    for solver in ("osgm", "sapphire"):
+        found = minimize(loss, X, y, regularizer, fit_intercept=True, tol=1e-6, solver=solver, max_passes=80)
+        assert found.objective == pytest.approx(best.objective, rel=2e-6)
 
 
 @pytest.mark.parametrize("solver", STOCHASTIC)
@@ -247,6 +264,42 @@ def test_hybrid_does_not_evaluate_twice_where_it_changes_hands(data):
     assert len(evaluations) < len(model.result_.history)
 
 
+def test_rows_without_weight_are_not_sampled(monkeypatch, rng):
+    monkeypatch.setattr(sampled_hessians, "_TARGETS", 1000)  # several reads of the weights
+    X = rng.standard_normal((12_000, 3))
+    y = X @ [1.0, 2.0, 3.0] + 0.1 * rng.standard_normal(12_000)
+    weight, few = np.zeros(12_000), rng.choice(12_000, 40, replace=False)
+    weight[few] = 1.0
+    reference = Ridge(0.1, tol=1e-10).fit(X[few], y[few])
+    model = quietly(Ridge(0.1, solver="sketchysvrg", tol=1e-6, max_passes=60), X, y, weight)
+    np.testing.assert_allclose(model.coef_, reference.coef_, rtol=1e-3)
+    classes = y > 0
+    best = LogisticRegression(solver="newton").fit(X[few], classes[few])
+    for solver in ("subsampled", "hybrid"):
+        found = LogisticRegression(solver=solver).fit(X, classes, weight)
+        np.testing.assert_allclose(found.coef_, best.coef_, rtol=1e-2)
+
+
+def test_samples_are_uniform_among_the_rows_with_weight(monkeypatch):
+    monkeypatch.setattr(sampled_hessians, "_TARGETS", 3)
+    weight = np.array([0.0, 1, 2, 0, 0, 0, 0, 0.5, 1, 0, 3, 1, 0])
+    design = DesignMatrix(np.zeros((13, 1)), np.zeros(13), weight)
+    draws = [sampled_hessians.weighty_rows(design, 3, seed) for seed in range(2000)]
+    assert all((np.diff(rows) > 0).all() for rows in draws)
+    counts = np.bincount(np.concatenate(draws), minlength=13)
+    assert (counts[weight == 0] == 0).all()
+    np.testing.assert_allclose(counts[weight > 0], 1000, rtol=0.1)
+    np.testing.assert_array_equal(sampled_hessians.weighty_rows(design, 50, 0), np.flatnonzero(weight))
+
+
+def test_a_sample_without_weight_is_refused(rng):
+    X = rng.standard_normal((100_000, 2))
+    classes = np.zeros(100_000)
+    classes[:2] = 1.0
+    with pytest.raises(InputError, match=r"none of the \d+ sampled rows has weight"):
+        LogisticRegression(solver="sketchysvrg", class_weight={0: 0.0}).fit(X, classes)
+
+
 def test_limits_warn_with_the_certificate(data):
     X, Y, _ = data
     with pytest.warns(ConvergenceWarning, match="Relative duality gap"):
@@ -277,6 +330,21 @@ def test_plans_sample_fewer_rows_before_they_choose_a_sketch():
     smaller = LogisticRegression(solver="sketchysvrg", memory=plan.budget.peak - (100 << 20)).plan(X, y)
     assert smaller.rank == 0
     assert smaller.n_sampled < plan.n_sampled
+
+
+def test_plans_count_the_rows_that_a_preconditioner_is_made_of():
+    X, y = scipy.sparse.csr_array((4000, 2_000_000), dtype=np.float32), np.arange(4000) % 2
+    plan = LogisticRegression(solver="sketchysvrg", rank=5, memory="200GiB").plan(X, y)
+    assert plan.budget.needs["preconditioner"] >= 48 * 5 * 2_000_000 + 3 * 16 * 4 * 2_000_000
+
+
+@pytest.mark.parametrize("n_classes", [100, 10])  # slopes in a file, and in memory
+def test_plans_count_the_slopes_of_a_window(n_classes):
+    X = np.broadcast_to(np.float32(1), (400_000, 20))
+    plan = LogisticRegression(solver="sketchysaga", memory="20GiB").plan(X, np.arange(400_000) % n_classes)
+    rows = min(400_000, blocks_of_window(plan.design) * plan.design.block_rows)
+    table = 0 if n_classes == 100 else 400_000
+    assert plan.budget.needs["slopes"] == 2 * 8 * (rows + table) * n_classes
 
 
 def test_settings_that_do_not_go_together_are_refused(data):

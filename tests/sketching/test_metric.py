@@ -37,6 +37,19 @@ def test_agrees_with_the_dense_matrix(kind, rng):
             assert_close(metric.block(index), P[np.ix_(index, index)], terms=1000)
 
 
+def test_a_factor_in_single_precision_is_multiplied_in_strips(rng, monkeypatch):
+    monkeypatch.setattr("nysstream.sketching.metric._STRIP_BYTES", 200)
+    F, d, V = (
+        rng.standard_normal((5, 33), dtype=np.float32),
+        rng.random(33) + 0.1,
+        rng.standard_normal((33, 2)),
+    )
+    single, double = LowRankMetric(F, d), LowRankMetric(F.astype(np.float64), d)
+    for name in ("apply", "inverse"):
+        assert_close(getattr(single, name)(V), getattr(double, name)(V), terms=1000)
+    assert_close(single.main_diagonal(), double.main_diagonal(), terms=100)
+
+
 def test_columns_have_metrics_of_their_own(rng):
     (first, P), (second, Q) = made("low rank", rng), made("dense", rng)
     metric = ColumnMetrics([first, second], np.array([0, 1, 0]))

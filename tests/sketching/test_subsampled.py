@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +55,41 @@ def test_newton_is_the_matrix_itself(rng, m):
     V = rng.standard_normal((21, 2))
     H = R.T @ (weight[:, None] * R) + np.diag(diagonal) + 0.7 * np.eye(21)
     assert_close(metric.inverse(V), np.linalg.solve(H, V), terms=10_000)
+
+
+@pytest.mark.parametrize("m", [280, 400, 580, 640])
+def test_newton_of_few_rows_holds_no_more_than_a_matrix(rng, m):
+    X = rng.standard_normal((m, 600), dtype=np.float32)
+    rows, weight, diagonal = (
+        SampledRows(DesignMatrix(X), intercept=False),
+        rng.random(m) / m,
+        np.full(600, 0.1),
+    )
+    part = SubsampledHessian("newton").build(rows, weight, diagonal, rng)
+    tracemalloc.start()
+    part = SubsampledHessian("newton").build(rows, weight, diagonal, rng)
+    metric = part.metric(part.damping)
+    V = rng.standard_normal((600, 1))
+    found, product = metric.inverse(V), metric.apply(V)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1.1 * 4 * 600**2
+    H = (X.T * weight) @ X.astype(np.float64) + np.diag(diagonal + part.damping)
+    np.testing.assert_allclose(product, H @ V, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(H @ found, V, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_few_wide_rows_are_dense_at_a_time(rng, monkeypatch, sparse):
+    monkeypatch.setattr("nysstream.sketching.subsampled._CHUNK_BYTES", 1 << 20)
+    m, p, rank = 300, 30_000, 4
+    X = scipy.sparse.random_array((m, p), density=1e-3, format="csr", dtype=np.float32, rng=rng)
+    rows = SampledRows(DesignMatrix(X if sparse else X.toarray()), intercept=True)
+    tracemalloc.start()
+    SubsampledHessian("nystrom", rank).build(rows, np.ones(m) / m, np.full(p + 1, 1e-6), rng)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 48 * p * rank + 3 * 16 * 4 * p
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "identity"])
