@@ -312,8 +312,10 @@ def test_a_single_array(tmp_path):
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_nothing_is_left_of_what_a_killed_append_was_writing(tmp_path, kind):
     store = make(tmp_path, kind)
-    for number in (4, 8, 12):  # metadata or chunks
+    left = 0
+    for number in (4, 8, 12):  # metadata or chunks, of the store or of the checkpoint
         assert is_killed(("zarr.storage._local:Path.replace", number, "before"), grow, tmp_path, kind)
-    assert list(store.rglob("*.partial"))
+        left += len(list(store.rglob("*.partial")))
+    assert left
     grow(tmp_path, kind)
     assert not list(store.rglob("*.partial"))
