@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from zarr.abc.store import Store
 
+#: Name of the lock of a store that has nothing beside it, such as a bucket.
+INSIDE = ".appending"
 #: What file systems say that have no locks.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 #: Locks that this process holds. A child would share them, and keep them when this process is killed.
@@ -73,7 +75,7 @@ def sole_writer(name: str, place: Path | Store) -> Iterator[None]:
         parent, _, last = name.rstrip("/").rpartition("/")
         beside = is_url(name) and "/" in parent.partition("://")[2]  # not in a bucket's root
         bucket: Any = object_store(parent, anonymous=False) if beside else store.store
-        with _object_locked(bucket, f".{last}.appending" if beside else ".appending", name):
+        with _object_locked(bucket, f".{last}{INSIDE}" if beside else INSIDE, name):
             yield
         return
     yield

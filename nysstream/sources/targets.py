@@ -12,6 +12,7 @@ from zarr.core.sync import sync
 
 from nysstream.errors import InputError, NysstreamError, OutputExistsError, SourceError
 from nysstream.sources.locations import checked_location, local_path
+from nysstream.sources.locking import INSIDE
 from nysstream.sources.remote import explained, remote_store
 from nysstream.sources.staging import ZARR_MARKS, refuse_existing
 from nysstream.sources.zarr_members import unfinished_ignored
@@ -58,7 +59,7 @@ def first_of(store: Store) -> str | None:
 
     async def first() -> str | None:
         async for key in store.list_prefix(""):
-            if key:  # the mark of an empty folder has no name
+            if key and key != INSIDE:  # the mark of an empty folder has no name; the lock is ours
                 return key
         return None
 

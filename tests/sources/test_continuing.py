@@ -261,9 +261,9 @@ def test_hdf5_and_a_taken_place_are_refused(tmp_path, truth):
         convert(truth[0], tmp_path / "out")
 
 
-def test_two_writers_of_one_job(tmp_path, truth):
+def test_two_writers_of_one_output(tmp_path, truth):
     def again(*_):
-        with ns.checkpointing(tmp_path / "c", resume=True):
+        with ns.checkpointing(tmp_path / "other", resume=True):
             convert(truth[0], tmp_path / "out", chunk_rows=CHUNK)
 
     with pytest.raises(SourceError, match="is being written by"), ns.checkpointing(tmp_path / "c"):
