@@ -23,10 +23,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from typer.testing import CliRunner
 from zarr.codecs import Crc32cCodec, GzipCodec, TransposeCodec
 
 import nysstream as ns
 from nysstream.checkpoint import lasting_settings
+from nysstream.cli.main import app
 from nysstream.errors import CheckpointError, InputError, OutputExistsError
 from nysstream.estimators import stochastic
 from nysstream.journal import current_journal, journaling, key_of, unrecorded
@@ -686,6 +688,10 @@ def run(*arguments, **options):
     )  # fmt: skip
 
 
+def run_here(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """Write a store whose passes take a moment."""
@@ -770,24 +776,22 @@ def test_time_limited_jobs_chain(tmp_path, store):
     [(["--resume"], "give --checkpoint DIR"), (["--checkpoint-every", "5min"], "give --checkpoint DIR")],
 )
 def test_options_that_need_a_checkpoint(tmp_path, store, options, said):
-    process = run("fit", "ridge", store, "--data", "x", *options)
-    _, complaint = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert said in complaint
+    result = run_here("fit", "ridge", store, "--data", "x", *options)
+    assert result.exit_code == 2
+    assert said in result.stderr
 
 
 def test_changed_options_are_refused_in_their_spelling(tmp_path, store):
     place = tmp_path / "c"
     base = ["fit", "ridge", store, "--data", "x", "--checkpoint", place]
-    run(*base).communicate(timeout=60)
+    assert run_here(*base).exit_code == 0
     for options, said in (
         ([], "--resume goes on from it, --overwrite begins anew"),
         (["--resume", "--alpha", "5"], "alpha was"),
     ):
-        process = run(*base, *options)
-        _, complaint = process.communicate(timeout=60)
-        assert process.returncode in (1, 2)
-        assert said in complaint
+        result = run_here(*base, *options)
+        assert result.exit_code in (1, 2)
+        assert said in result.stderr
         assert Path(place).exists()
 
 
