@@ -280,9 +280,8 @@ class Checkpoint(Journal):
                 with written_aside(self._place, overwrite=anew) as partial:
                     zarr.create_group(partial, zarr_format=3, attributes=self._attributes)
             else:
-                if (
-                    anew
-                ):  # in this order: what is left by a process that is killed here is a checkpoint, or nothing
+                if anew:
+                    # In this order: what a process leaves that is killed here is a checkpoint, or nothing.
                     sync(self._place.delete_dir("entries"))
                     sync(self._place.delete("zarr.json"))
                 zarr.create_group(self._place, zarr_format=3, attributes=self._attributes)

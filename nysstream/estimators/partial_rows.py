@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 #: Rows to remember: at least so many, or so many times the columns.
 _LEAST_SAMPLE, _TIMES_COLUMNS = 1000, 4
-#: Rows of a step, of which those that are missing are remembered ones; and rows that tell enough of the
-#: curvature for it to be that where the coefficients are.
+#: Rows of a step, of which those that are missing are remembered ones; and rows before which the metric is
+#: made anew in every call.
 _STEP_ROWS, _ENOUGH_ROWS = 64, 256
 
 

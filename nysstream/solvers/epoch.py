@@ -141,17 +141,17 @@ class Epoch:
         solver, problem, state = self.solver, self.problem, self.state
         at = self._coupled() if solver.accelerated else state.V
         compared = slopes = None
+        if self.table is not None:
+            self._enter_window(batch)
         if solver.reference in ("snapshot", "loopless") or (
             solver.reference == "table" and state.table is None
         ):
             compared = state.anchor
         elif solver.reference == "table":
-            self._enter_window(batch)
             slopes = self.slopes[batch.window.places(batch.rows)]
         change = problem.change(batch, at, compared=compared, slopes=slopes)
         if self._risen(batch, change, safe, compared=compared is not None):
             if self.table is not None:  # its rows keep what they were compared with
-                self._enter_window(batch)
                 kept = problem.slopes(batch, state.anchor) if slopes is None else slopes
                 self.new_slopes[batch.window.places(batch.rows)] = kept
             self.state = replace(state, V=safe, ahead=safe, step=0.5 * state.step)
@@ -160,7 +160,6 @@ class Epoch:
         gradient = change.gradient / share + state.known + problem.l2 * at
         known = state.known
         if self.table is not None:
-            self._enter_window(batch)
             self.new_slopes[batch.window.places(batch.rows)] = change.slopes
             known = known + change.gradient
         if solver.accelerated:

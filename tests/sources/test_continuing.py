@@ -108,8 +108,7 @@ def test_rows_that_were_written_are_not_read_again(tmp_path, truth):
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "out" / "x", mode="r")[:], truth[0])
 
 
-@pytest.mark.parametrize("between", ["before it appeared", "after it appeared"])
-def test_a_crash_at_the_very_end(tmp_path, truth, between, monkeypatch):
+def crash_as_it_appears(tmp_path, truth, monkeypatch, between):
     real = staging._publish
 
     def crash(partial, target, *args, **kwargs):
@@ -122,6 +121,11 @@ def test_a_crash_at_the_very_end(tmp_path, truth, between, monkeypatch):
         patch.setattr(staging, "_publish", crash)
         with pytest.raises(Crash), ns.checkpointing(tmp_path / "c"):
             convert(truth[0], tmp_path / "out", chunk_rows=CHUNK)
+
+
+@pytest.mark.parametrize("between", ["before it appeared", "after it appeared"])
+def test_a_crash_at_the_very_end(tmp_path, truth, between, monkeypatch):
+    crash_as_it_appears(tmp_path, truth, monkeypatch, between)
     with ns.checkpointing(tmp_path / "c", resume=True):
         convert(truth[0], tmp_path / "out", chunk_rows=CHUNK)
     convert(truth[0], tmp_path / "whole", chunk_rows=CHUNK)
@@ -173,17 +177,7 @@ def test_what_others_left_beside_an_output_is_not_published(tmp_path, truth):
 
 
 def test_an_output_that_others_replaced_is_not_taken_for_ours(tmp_path, truth, monkeypatch):
-    real = staging._publish
-
-    def crash(partial, target, *args, **kwargs):
-        real(partial, target, *args, **kwargs)
-        if target.name == "out":
-            raise Crash
-
-    with monkeypatch.context() as patch:
-        patch.setattr(staging, "_publish", crash)
-        with pytest.raises(Crash), ns.checkpointing(tmp_path / "c"):
-            convert(truth[0], tmp_path / "out", chunk_rows=CHUNK)
+    crash_as_it_appears(tmp_path, truth, monkeypatch, "after it appeared")
     convert(truth[0] + 1, tmp_path / "out", chunk_rows=CHUNK, overwrite=True)
     with pytest.raises(OutputExistsError), ns.checkpointing(tmp_path / "c", resume=True):
         convert(truth[0], tmp_path / "out", chunk_rows=CHUNK)
